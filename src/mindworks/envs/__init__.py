@@ -1,0 +1,8 @@
+"""Rollouts of whole populations: one policy per row, one episode per row, every ending told apart."""
+
+from mindworks.envs.batch import BatchEnv, make_batch
+from mindworks.envs.lqr import LQREnv, lqr_return
+from mindworks.envs.normalizer import RunningNorm
+from mindworks.envs.rollout import Actor, Trajectories, rollout
+
+__all__ = ["Actor", "BatchEnv", "LQREnv", "RunningNorm", "Trajectories", "lqr_return", "make_batch", "rollout"]

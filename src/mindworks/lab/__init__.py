@@ -1,0 +1,7 @@
+"""The laboratory: studies, checks, runs that resume, and the statistics of their seeds."""
+
+from mindworks.lab.log import RunLog
+from mindworks.lab.stats import interval, summary
+from mindworks.lab.study import Check, Study
+
+__all__ = ["Check", "RunLog", "Study", "interval", "summary"]

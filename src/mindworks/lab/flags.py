@@ -1,0 +1,206 @@
+"""From the words after `mindworks run NAME` to a request: typed flags, and errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+from mindworks.errors import InputError
+from mindworks.lab.discovery import nearest
+from mindworks.lab.fields import docstrings
+from mindworks.lab.folder import read_description, revive
+from mindworks.lab.study import Study
+
+_NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")
+Group = tuple[str, list[str]]
+
+
+def _help(text: str, metavar: str | None = None) -> Any:
+    return tyro.conf.arg(help=text, metavar=metavar)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags every study has."""
+
+    scale: Annotated[str, _help("smoke (seconds), cpu (the reader's minutes) or paper (the paper's own sizes)")]
+    seed: Annotated[int, _help("first seed")]
+    seeds: Annotated[int, _help("number of seeds: seed, seed + 1, ...")]
+    out: Annotated[str, _help("the run's folder is made under DIR", "DIR")]
+    resume: Annotated[str, _help("continue the run in DIR, with its own configuration and seeds", "DIR")] = "none"
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Both kinds of flags: those of every run, and those of a study's configuration."""
+
+    run: Options
+    config: Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run: a study at a scale with a configuration and seeds, in a new folder or continuing one."""
+
+    study: Study
+    scale: str
+    config: Any
+    seeds: list[int]
+    out: Path
+    resume: Path | None
+
+
+def parse(study: Study, words: list[str]) -> Request:
+    """The request that `words` make; raises InputError in one line that names the flag. `--help` prints and exits."""
+    groups = _split(words)
+    given = dict(groups)
+    if "--resume" in given:
+        return _resumed(study, words, groups)
+    scale = _last(given, "--scale", "cpu")
+    defaults = study.defaults(scale)
+    options = Options(scale, seed=0, seeds=study.seeds[scale], out=f"runs/{study.name}")
+    found = _typed(study, groups, _Words(options, defaults))
+    seeds = study.default_seeds(scale, found.run.seed, found.run.seeds)
+    return Request(study, scale, _configured(study.config, found.config), seeds, Path(found.run.out), None)
+
+
+def _resumed(study: Study, words: list[str], groups: list[Group]) -> Request:
+    """A request to continue: flags given beside `--resume` must repeat what the folder's run was started with."""
+    folder = Path(_last(dict(groups), "--resume", ""))
+    there = read_description(folder)
+    if there["study"] != study.name:
+        raise InputError(f"--resume {folder}: the run there is of study {there['study']!r}, not {study.name!r}")
+    config, seeds = revive(study.config, there["config"]), there["seeds"]
+    options = Options(there["scale"], seed=seeds[0], seeds=len(seeds), out=str(folder.parent))
+    wanted = _Words(options, config)
+    found = _typed(study, groups, wanted)
+    for before, after in ((options, found.run), (config, found.config)):
+        for field in dataclasses.fields(before):
+            old, new = getattr(before, field.name), getattr(after, field.name)
+            if field.name != "resume" and old != new:
+                raise InputError(f"{_flag(field.name)} {new} differs from the run in {folder}, which has {old}")
+    return Request(study, there["scale"], config, seeds, folder.parent, folder)
+
+
+def _split(words: list[str]) -> list[Group]:
+    """The words as flags, each with its values; raises InputError at a word that belongs to no flag."""
+    groups: list[Group] = []
+    for word in words:
+        if word.startswith("-") and not _NUMBER.match(word):
+            flag, equals, value = word.partition("=")
+            groups.append(("--" + flag.lstrip("-").replace("_", "-"), [value] if equals else []))
+            if flag == "-h":
+                groups[-1] = ("--help", [])
+        elif groups:
+            groups[-1][1].append(word)
+        else:
+            raise InputError(f"unexpected argument {word!r}")
+    return groups
+
+
+def _last(given: dict[str, list[str]], flag: str, default: str) -> str:
+    if flag not in given:
+        return default
+    if len(given[flag]) != 1:
+        raise InputError(f"{flag} needs one value, got {' '.join(given[flag]) or 'none'}")
+    return given[flag][0]
+
+
+def _typed(study: Study, groups: list[Group], defaults: _Words) -> _Words:
+    """The words as typed values, by tyro; its own error reports stay silent and one line is raised instead."""
+    known = {"--help"} | {_flag(name) for name in _names(defaults)}
+    known |= {f"--no-{name.replace('_', '-')}" for name in _names(defaults) if isinstance(_value(defaults, name), bool)}
+    for flag, _ in groups:
+        if flag not in known:
+            raise InputError(f"unknown flag {flag}{nearest(flag, known - {'--help'}) if flag != '--' else ''}")
+    bare = _bare(study.config)
+    start = _Words(defaults.run, bare(**{f.name: getattr(defaults.config, f.name) for f in _init_fields(study.config)}))
+    if any(flag == "--help" for flag, _ in groups):
+        scale = [(flag, values) for flag, values in groups if flag == "--scale"]
+        return _tyro(study, bare, [*scale, ("--help", [])], start, loud=True)
+    try:
+        return _tyro(study, bare, groups, start)
+    except SystemExit:
+        pass
+    for flag, values in groups:
+        try:
+            _tyro(study, bare, [(flag, values)], start)
+        except SystemExit:
+            raise InputError(_complaint(defaults, flag, values)) from None
+    raise InputError(f"these flags do not go together: {' '.join(flag for flag, _ in groups)}")
+
+
+def _tyro(study: Study, bare: type, groups: list[Group], start: _Words, loud: bool = False) -> _Words:
+    with contextlib.ExitStack() as silence:
+        if not loud:  # console_outputs=False alone lets some of tyro's reports through
+            silence.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            silence.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        # a plain class, not a generic one: tyro loads typeguard for those, 0.06 CPU s
+        shape = make_dataclass("Words", [("run", Options), ("config", bare)], frozen=True)
+        return tyro.cli(
+            shape,
+            prog=f"mindworks run {study.name}",
+            description=study.claim or study.title,
+            default=shape(start.run, start.config),
+            args=[word for flag, values in groups for word in (flag, *values)],
+            config=(tyro.conf.OmitArgPrefixes,),
+            console_outputs=loud,
+        )
+
+
+def _bare(config: type) -> type:
+    """`config` without its validation, so that a value out of range is reported by the study's own words.
+
+    Help texts are handed to tyro ready-made: its own search for them costs 0.05 CPU s (2026-11-22).
+    """
+    hints, docs = get_type_hints(config, include_extras=True), docstrings(config)
+    members = [(f.name, Annotated[hints[f.name], _help(docs.get(f.name, ""))]) for f in _init_fields(config)]
+    return make_dataclass(config.__name__, members, frozen=True, namespace={"__doc__": config.__doc__})
+
+
+def _configured(config: type, bare: Any) -> Any:
+    try:
+        return config(**{field.name: getattr(bare, field.name) for field in _init_fields(config)})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _complaint(defaults: _Words, flag: str, values: list[str]) -> str:
+    name = flag.removeprefix("--").replace("-", "_")
+    owner = defaults.run if name in {f.name for f in dataclasses.fields(Options)} else defaults.config
+    kinds = {field.name: field.type for field in dataclasses.fields(owner)}
+    if name not in kinds or isinstance(getattr(owner, name), bool):
+        return f"{flag} takes no value, got {' '.join(values)!r}"
+    kind = _kind(kinds[name])
+    if kind.startswith("Literal["):
+        kind = f"one of {kind.removeprefix('Literal').strip('[]')}"
+    return f"{flag} needs a value: {kind}" if not values else f"{flag} must be {kind}, got {' '.join(values)!r}"
+
+
+def _kind(annotation: Any) -> str:
+    """An annotation as a word: `int` for int, "int" and Annotated[int, ...]."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return text.removeprefix("Annotated[").partition(", _help")[0]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _names(words: _Words) -> list[str]:
+    return [field.name for part in (words.run, words.config) for field in dataclasses.fields(part)]
+
+
+def _value(words: _Words, name: str) -> Any:
+    return getattr(words.config if hasattr(words.config, name) else words.run, name)
+
+
+def _init_fields(config: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(config) if field.init]

@@ -1,0 +1,22 @@
+"""Learning in policy space: value functions that take a policy's parameters as input."""
+
+from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
+from mindworks.policies.pssvf import PSSVF, PSSVFConfig
+from mindworks.policies.replay import PolicyReplay
+from mindworks.policies.td import PAVF, PSVF, TDConfig
+from mindworks.policies.training import Training, ascend, evaluate
+
+__all__ = [
+    "PAVF",
+    "PSSVF",
+    "PSVF",
+    "PSSVFConfig",
+    "PolicyReplay",
+    "TDConfig",
+    "Training",
+    "ascend",
+    "deterministic_objective",
+    "evaluate",
+    "state_objective",
+    "stochastic_objective",
+]

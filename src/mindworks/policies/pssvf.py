@@ -1,0 +1,92 @@
+"""PSSVF: a value function of the policy's parameters alone, learned from whole episodes.
+
+V(theta) estimates the expected return of the policy theta from the start states. Faccio, Kirsch and Schmidhuber,
+"Parameter-Based Value Functions", ICLR 2021, arXiv:2006.09226.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mindworks.core.policy import Policy
+from mindworks.envs.rollout import Trajectories
+from mindworks.errors import require
+from mindworks.policies.learner import Learner, LearnerConfig
+
+
+@dataclass(frozen=True)
+class PSSVFConfig(LearnerConfig):
+    """Hyperparameters of the PSSVF."""
+
+    critic_steps: int = 10
+    """critic steps per episode"""
+    policy_steps: int = 10
+    """policy steps per episode, after the critic's"""
+    normalize_returns: bool = True
+    """whether the critic predicts returns in units of the replay's mean and standard deviation"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.critic_steps >= 1, f"critic_steps must be at least 1, got {self.critic_steps}")
+        require(self.policy_steps >= 0, f"policy_steps must not be negative, got {self.policy_steps}")
+
+
+class PSSVF(Learner):
+    """Learners with V(theta): try neighbours of the policy, regress their returns, climb the critic.
+
+    With `population=1` this is the published algorithm: one episode, `critic_steps` of regression on uniform batches,
+    `policy_steps` of Adam on V(theta). With N policies per generation the same number of steps per episode follow N
+    episodes, so the policies that act are up to N episodes older than the critic's newest knowledge.
+    """
+
+    config: PSSVFConfig
+
+    def __init__(self, policy: Policy, config: PSSVFConfig | None = None, seeds: Sequence[int] = (0,)) -> None:
+        super().__init__(policy, config or PSSVFConfig(), seeds, policy.num_parameters)
+        self.center = torch.zeros(len(seeds), 1)
+        self.scale = torch.ones(len(seeds), 1)
+
+    def value(self, theta: Tensor) -> Tensor:
+        """Predicted returns `[S, N]` of `theta[S, N, P]`, in the reward's units (without the survival bonus)."""
+        return self._predict(theta) * self.scale + self.center
+
+    def _predict(self, theta: Tensor) -> Tensor:
+        return self.critic.forward(self.phi, theta).squeeze(-1)
+
+    def _store(self, theta: Tensor, episodes: Trajectories, active: np.ndarray) -> None:
+        """Policies and their returns are all that the critic learns from."""
+
+    def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
+        self.fit_critic(self.config.critic_steps * episodes, active)
+        self.theta.requires_grad_(True)
+        for _ in range(self.config.policy_steps * episodes):
+            self._ascend_policy(self._predict(self.theta.unsqueeze(1)).sum(), active)
+        self.theta.requires_grad_(False)
+
+    def fit_critic(self, steps: int, active: np.ndarray | None = None) -> None:
+        """Take `steps` of regression on the replay alone, as learning from a fixed set of policies asks."""
+        active = np.ones(len(self.streams), bool) if active is None else active
+        if self.config.normalize_returns:
+            for s in np.flatnonzero(active):
+                values = self.replay.values(int(s))
+                self.center[s], self.scale[s] = values.mean(), values.std(correction=0).clamp_min(1e-3)
+        self.phi.requires_grad_(True)
+        for _ in range(steps):
+            theta, returns = self.replay.sample(self.streams, self.config.batch)
+            target = (returns - self.center) / self.scale
+            loss = (self._predict(theta) - target.float()).square().mean(-1).sum()
+            self._descend_critic(loss, active)
+        self.phi.requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "center": self.center, "scale": self.scale}
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        self.center, self.scale = state["center"].clone(), state["scale"].clone()

@@ -1,0 +1,181 @@
+"""Replay of policies with their returns, and of transitions with the policies that made them.
+
+S seeds, N policies told at once, P parameters of one policy, C capacity per seed, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mindworks.errors import InputError, require
+from mindworks.policies.streams import Streams
+
+Storage = Literal["float32", "float16", "seed"]
+Field = tuple[tuple[int, ...], torch.dtype]
+
+
+class Ring:
+    """The newest C rows of each seed, as named tensors `[S, C, *shape]` that grow by doubling until they are full."""
+
+    def __init__(self, seeds: int, capacity: int, fields: Mapping[str, Field]) -> None:
+        require(capacity >= 1, f"capacity must be at least 1, got {capacity}")
+        self.capacity = capacity
+        self.size = np.zeros(seeds, np.int64)
+        self.position = np.zeros(seeds, np.int64)
+        self.data = {name: torch.zeros(seeds, 0, *shape, dtype=dtype) for name, (shape, dtype) in fields.items()}
+
+    def add(self, rows: Mapping[str, Tensor], counts: np.ndarray) -> None:
+        """Write the first `counts[s]` of `rows[name][s]` over the oldest rows of seed s, oldest first."""
+        counts = np.minimum(counts, self.capacity)
+        self._grow(int((self.size + counts).max()))
+        for s, count in enumerate(counts.tolist()):
+            slots = torch.from_numpy((self.position[s] + np.arange(count)) % self.capacity)
+            for name, data in self.data.items():
+                data[s, slots] = rows[name][s, :count].to(data.dtype)
+        self.position = (self.position + counts) % self.capacity
+        self.size = np.minimum(self.size + counts, self.capacity)
+
+    def slots(self, age: Tensor) -> Tensor:
+        """Where the row of `age[S, B]` lies: age 0 is the newest."""
+        return (torch.from_numpy(self.position).unsqueeze(-1) - 1 - age) % self.capacity
+
+    def gather(self, name: str, slots: Tensor) -> Tensor:
+        """Rows `[S, B, *shape]` of one field at `slots[S, B]`."""
+        return self.data[name][torch.arange(len(slots)).unsqueeze(-1), slots]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(data.numel() * data.element_size() for data in self.data.values())
+
+    def state(self) -> dict[str, Any]:
+        """The rows held and where the next one goes."""
+        used = int(self.size.max())
+        return {
+            "size": self.size,
+            "position": self.position,
+            "data": {name: data[:, :used] for name, data in self.data.items()},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.size, self.position = state["size"].copy(), state["position"].copy()
+        self.data = {name: state["data"][name].clone() for name in self.data}
+
+    def _grow(self, wanted: int) -> None:
+        wanted = min(wanted, self.capacity)
+        for name, data in self.data.items():
+            held = data.shape[1]
+            if held < wanted:
+                room = min(self.capacity, max(wanted, 2 * held))
+                self.data[name] = torch.cat([data, data.new_zeros(data.shape[0], room - held, *data.shape[2:])], 1)
+
+
+def noise_from_seeds(noise_seeds: Tensor, size: int) -> Tensor:
+    """Standard normal vectors `[..., size]`, each a function of its own seed in `noise_seeds[...]` (int64)."""
+    generator = torch.Generator()
+    noise = torch.empty(noise_seeds.numel(), size)
+    for row, seed in zip(noise, noise_seeds.flatten().tolist(), strict=True):
+        torch.randn(size, generator=generator.manual_seed(seed), out=row)
+    return noise.reshape(*noise_seeds.shape, size)
+
+
+class PolicyReplay:
+    """Policies `theta` with one number each (their return), proposed N at a time around a base and then told.
+
+    `storage` says how a policy is kept: `float32`; `float16` (half the memory); or `seed`: one half-precision base per
+    proposal of N policies and the seed of each one's noise, from which the policy is made again when it is drawn.
+    What is proposed is what is stored, bit for bit: in half precision the base, and so the policies that act, are
+    rounded before they act.
+    """
+
+    def __init__(
+        self, seeds: int, parameters: int, population: int, capacity: int, sigma: float, storage: Storage
+    ) -> None:
+        require(storage in ("float32", "float16", "seed"), f"storage must be float32, float16 or seed, got {storage!r}")
+        require(sigma >= 0, f"sigma must not be negative, got {sigma}")
+        require(capacity >= population, f"capacity must hold one population of {population}, got {capacity}")
+        self.population, self.sigma, self.storage = population, sigma, storage
+        self.generations = capacity // population
+        capacity = self.generations * population
+        vector: Field = ((parameters,), torch.float32 if storage == "float32" else torch.float16)
+        policy = {"noise_seed": ((), torch.int64)} if storage == "seed" else {"theta": vector}
+        self.policies = Ring(seeds, capacity, {**policy, "value": ((), torch.float64), "length": ((), torch.int64)})
+        self.bases = Ring(seeds, self.generations, {"base": vector}) if storage == "seed" else None
+
+    def propose(self, base: Tensor, noise_seeds: Tensor) -> Tensor:
+        """The policies `[S, N, P]` around `base[S, P]` whose noise has the seeds `noise_seeds[S, N]`."""
+        if self.storage == "seed":
+            base = base.half().float()
+        theta = base.unsqueeze(1) + self.sigma * noise_from_seeds(noise_seeds, base.shape[-1])
+        return theta.half().float() if self.storage == "float16" else theta
+
+    def add(
+        self,
+        theta: Tensor,
+        values: Tensor,
+        lengths: Tensor,
+        active: np.ndarray,
+        base: Tensor | None = None,
+        noise_seeds: Tensor | None = None,
+    ) -> None:
+        """Store `theta[S, N, P]` with `values[S, N]` and episode `lengths[S, N]` for the seeds in `active[S]`."""
+        counts = np.where(active, values.shape[1], 0)
+        rows = {"value": values, "length": lengths}
+        if self.bases is None:
+            self.policies.add({"theta": theta, **rows}, counts)
+            return
+        if base is None or noise_seeds is None:
+            raise InputError(
+                "storage='seed' keeps only policies that ask() proposed: use float32 or float16 for others"
+            )
+        self.bases.add({"base": base.unsqueeze(1)}, active.astype(np.int64))
+        self.policies.add({"noise_seed": noise_seeds, **rows}, counts)
+
+    @property
+    def size(self) -> np.ndarray:
+        """How many policies each seed holds, `[S]`."""
+        return self.policies.size
+
+    def theta(self, slots: Tensor) -> Tensor:
+        """The policies `[S, B, P]` at `slots[S, B]`."""
+        if self.bases is None:
+            return self.policies.gather("theta", slots).float()
+        base = self.bases.gather("base", slots // self.population).float()
+        noise = noise_from_seeds(self.policies.gather("noise_seed", slots), base.shape[-1])
+        return base + self.sigma * noise
+
+    def sample(self, streams: Streams, batch: int) -> tuple[Tensor, Tensor]:
+        """A batch drawn uniformly with replacement: policies `[S, B, P]` and values `[S, B]`."""
+        counts = np.maximum(self.size, 1).tolist()
+        draws = zip(counts, streams.torch, strict=True)
+        slots = self.policies.slots(torch.stack([torch.randint(n, (batch,), generator=g) for n, g in draws]))
+        return self.theta(slots), self.policies.gather("value", slots)
+
+    def values(self, s: int) -> Tensor:
+        """The values of all policies stored for seed s."""
+        return self.policies.data["value"][s, : int(self.size[s])]
+
+    def lengths(self, s: int) -> Tensor:
+        """The episode lengths of all policies stored for seed s."""
+        return self.policies.data["length"][s, : int(self.size[s])]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.policies.nbytes + (0 if self.bases is None else self.bases.nbytes)
+
+    def state(self) -> dict[str, Any]:
+        """Everything stored."""
+        return {"policies": self.policies.state(), "bases": None if self.bases is None else self.bases.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.policies.load(state["policies"])
+        if self.bases is not None:
+            self.bases.load(state["bases"])

@@ -1,0 +1,129 @@
+"""Learning in an environment, evaluation, and learning with no environment at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mindworks.envs.batch import BatchEnv
+from mindworks.envs.rollout import rollout
+from mindworks.errors import require
+from mindworks.policies.adam import Adam
+from mindworks.policies.learner import Learner
+
+
+class Training:
+    """S learners in an environment until each has taken `steps` steps, evaluated every `evaluate_every` of its own.
+
+    `env` has S * population rows. Evaluation plays the unperturbed policy for `episodes` episodes in rows of its own
+    (`evaluation_env`, S * episodes rows); its steps are not counted and its random streams are its own, so evaluating
+    changes nothing. `curves[s]` lists `(steps, mean return)` of seed s. `state` and `load` resume bit for bit.
+    """
+
+    def __init__(
+        self, learner: Learner, env: BatchEnv, evaluation_env: BatchEnv, *, steps: int, evaluate_every: int
+    ) -> None:
+        seeds, population = len(learner.streams), learner.config.population
+        require(env.num_envs == seeds * population, f"env must have {seeds * population} rows, got {env.num_envs}")
+        require(
+            evaluation_env.num_envs % seeds == 0,
+            f"evaluation_env must have rows for {seeds} seeds, got {evaluation_env.num_envs}",
+        )
+        require(steps >= 1, f"steps must be at least 1, got {steps}")
+        require(evaluate_every >= 1, f"evaluate_every must be at least 1, got {evaluate_every}")
+        self.learner, self.env, self.evaluation_env = learner, env, evaluation_env
+        self.steps, self.evaluate_every = steps, evaluate_every
+        self.curves: list[list[tuple[int, float]]] = [[] for _ in range(seeds)]
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which seeds still learn, bool `[S]`."""
+        return self.learner.steps < self.steps
+
+    @property
+    def done(self) -> bool:
+        """Whether every seed has taken its steps."""
+        return not self.active.any()
+
+    def advance(self) -> None:
+        """One generation: ask, roll out, tell, and evaluate the seeds that are due."""
+        learner = self.learner
+        active = self.active
+        before = learner.steps // self.evaluate_every
+        theta = learner.ask()
+        rows = np.repeat(active, learner.config.population)
+        episodes = rollout(self.env, learner.actor(theta), learner.episode_seeds(), active=rows)
+        learner.tell(theta, episodes, active)
+        due = active & ((learner.steps // self.evaluate_every > before) | ~self.active)
+        if due.any():
+            self._evaluate(due)
+
+    def _evaluate(self, due: np.ndarray) -> None:
+        learner = self.learner
+        returns = evaluate(learner, learner.theta, self.evaluation_env, round=int(learner.episodes.max()), active=due)
+        for s in np.flatnonzero(due):
+            self.curves[s].append((int(learner.steps[s]), float(returns[s].mean())))
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on exactly here."""
+        return {"learner": self.learner.state(), "curves": [[list(point) for point in curve] for curve in self.curves]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self.learner.load(state["learner"])
+        self.curves = [[(int(step), float(value)) for step, value in curve] for curve in state["curves"]]
+
+
+def evaluate(
+    learner: Learner, theta: Tensor, env: BatchEnv, *, round: int = 0, active: np.ndarray | None = None
+) -> np.ndarray:
+    """Full undiscounted returns `[S, episodes]` of `theta[S, P]`, or of M policies `theta[S, M, P]` in equal shares.
+
+    The greedy policy is played, with the learner's observation normalisation. Episode seeds follow from the learners'
+    seeds and `round` alone.
+    """
+    seeds = len(learner.streams)
+    episodes = env.num_envs // seeds
+    theta = theta.unsqueeze(1) if theta.ndim == 2 else theta
+    require(
+        episodes % theta.shape[1] == 0,
+        f"theta must have a number of policies that divides {episodes} rows, got {theta.shape[1]}",
+    )
+    each = theta.repeat_interleave(episodes // theta.shape[1], 1)
+    episode_seeds = np.concatenate(
+        [np.random.default_rng((seed, 7, round)).integers(0, 2**62, episodes) for seed in learner.streams.seeds]
+    )
+    rows = np.repeat(np.ones(seeds, bool) if active is None else active, episodes)
+    act = learner.actor(each, stochastic=False)
+    return rollout(env, act, episode_seeds.tolist(), record=False, active=rows).returns.reshape(seeds, episodes)
+
+
+def ascend(
+    value: Callable[[Tensor], Tensor],
+    theta: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Zero-shot learning: climb a frozen `value(theta) -> [...]` from `theta[..., P]`, meeting no environment.
+
+    Every vector climbs by itself with Adam. `callback(step, theta, value)` sees each step before it is taken. Returns
+    the final parameters; the input is left as it was.
+    """
+    require(steps >= 0, f"steps must not be negative, got {steps}")
+    flat = theta.detach().clone().reshape(-1, theta.shape[-1])
+    adam = Adam(flat, lr)
+    for step in range(steps):
+        flat.requires_grad_(True)
+        predicted = value(flat.reshape(theta.shape))
+        (gradient,) = torch.autograd.grad(predicted.sum(), flat)
+        flat.requires_grad_(False)
+        if callback is not None:
+            callback(step, flat.reshape(theta.shape).clone(), predicted.detach())
+        adam.step(-gradient)
+    return flat.reshape(theta.shape)

@@ -1,0 +1,1 @@
+"""Small studies that stand in for real ones in the tests of the lab and of the command line."""

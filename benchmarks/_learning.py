@@ -1,15 +1,15 @@
 """Three ways to train one linear policy, each followed by the same evaluation at the same numbers of steps.
 
-What counts: a step is one training interaction; the policy of a checkpoint is the one whose last update had seen at most
-that many steps, so a method is not paid for a population that it has not finished. Evaluation plays the current mean
-(centre) greedily in plain Gymnasium environments of its own, with the method's observation normalisation as it stands;
-neither its steps nor its CPU seconds count. Episode seeds of an evaluation depend on the run's seed and the checkpoint
-alone: they are the same for every method.
+What counts: a step is one training interaction; the policy of a checkpoint is the one whose last update had seen at
+most that many steps, so a method is not paid for a population that it has not finished. Evaluation plays the current
+mean (centre) greedily in plain Gymnasium environments of its own, with the method's observation normalisation as it
+stands; neither its steps nor its CPU seconds count. Episode seeds of an evaluation depend on the run's seed and the
+checkpoint alone: they are the same for every method.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 import time
 import types
@@ -272,7 +272,7 @@ METHODS: dict[str, Callable[[Task, dict[str, Any], Sequence[int]], Result]] = {
 def quiet() -> None:
     """One thread, no warnings of other libraries, and Gymnasium's MuJoCo module without the renderer it imports."""
     torch.set_num_threads(1)
-    logging.getLogger("evotorch").setLevel(logging.ERROR)
+    os.environ.setdefault("EVOTORCH_VERBOSE_LEVEL", "0")
     warnings.filterwarnings("ignore", module="gymnasium|evotorch|stable_baselines3|sb3_contrib")
     try:
         import imageio  # noqa: F401

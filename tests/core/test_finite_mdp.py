@@ -105,9 +105,7 @@ def test_garnets_lead_to_as_many_states_as_asked_with_probabilities_that_sum_to_
     mdp = garnet(4, 6, 3, discount=0.5, seeds=[0, 7], branching=branching)
     assert mdp.transition.shape == (2, 4, 6, 3, 6)
     assert mdp.transition.dtype == torch.float64
-    torch.testing.assert_close(
-        mdp.transition.sum(-1), torch.ones(2, 4, 6, 3, dtype=torch.float64), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(mdp.transition.sum(-1), torch.ones(2, 4, 6, 3, dtype=torch.float64), rtol=0, atol=1e-12)
     assert ((mdp.transition > 0).sum(-1) == (branching or 6)).all()
 
 

@@ -77,9 +77,7 @@ def test_flatten_undoes_unflatten_and_keeps_the_order_of_torch(sizes, leading, s
 def test_several_inputs_equal_their_concatenation_in_value_and_gradient(hidden, shapes):
     mlp = MLP((6, *hidden, 2), "relu")
     theta = normal(2, mlp.num_parameters)
-    parts = [
-        normal(*shape, width, seed=i + 1) for i, (shape, width) in enumerate(zip(shapes, (3, 2, 1), strict=True))
-    ]
+    parts = [normal(*shape, width, seed=i + 1) for i, (shape, width) in enumerate(zip(shapes, (3, 2, 1), strict=True))]
     weights = normal(2, 4, 2, seed=9)
 
     def run(joined: bool) -> list[torch.Tensor]:

@@ -1,16 +1,18 @@
 """Learning in policy space: value functions that take a policy's parameters as input."""
 
+from mindworks.core.policy import Policy
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
 from mindworks.policies.pssvf import PSSVF, PSSVFConfig
 from mindworks.policies.replay import PolicyReplay
 from mindworks.policies.td import PAVF, PSVF, TDConfig
-from mindworks.policies.training import Training, ascend, evaluate
+from mindworks.policies.training import Training, ascend, evaluate, zero_shot
 
 __all__ = [
     "PAVF",
     "PSSVF",
     "PSVF",
     "PSSVFConfig",
+    "Policy",
     "PolicyReplay",
     "TDConfig",
     "Training",
@@ -19,4 +21,5 @@ __all__ = [
     "evaluate",
     "state_objective",
     "stochastic_objective",
+    "zero_shot",
 ]

@@ -7,11 +7,14 @@ function, and the closed form of the policy gradient theorem, which never differ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from mindworks.core.finite_mdp import FiniteMDP, solve_occupancy, solve_value
-from mindworks.core.policy import Policy
+from mindworks.core.finite_mdp import FiniteMDP, garnet, solve_occupancy, solve_value
+from mindworks.core.policy import Box, Categorical, Policy
+from mindworks.core.population import MLP
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
 
 GradientPair = tuple[Tensor, Tensor]
@@ -113,3 +116,28 @@ def deterministic_action_gradient(mdp: SmoothActions, policy: Policy, theta: Ten
         occupancy = solve_occupancy(mdp.transition(actions), behavior, mdp.discount)
     # Silver et al. 2014: sum_s d(s) grad_theta pi(s) grad_a Q(s, a) at a = pi(s), the value beyond held fixed
     return gradient, _gradient((occupancy * mdp.action_value(actions, value)).sum(-1), theta)
+
+
+def largest_errors(count: int, seeds: Sequence[int], *, states: int = 8, actions: int = 3) -> dict[str, float]:
+    """The largest difference between each gradient and its closed form over `count` random processes per seed."""
+    shape = (len(seeds), count)
+    generator = torch.Generator().manual_seed(seeds[0])
+
+    def simplex(*size: int) -> Tensor:
+        return torch.rand(*shape, *size, generator=generator, dtype=torch.float64).softmax(-1)
+
+    mdp = garnet(count, states, actions, discount=0.9, seeds=seeds)
+    softmax = Policy(MLP((states, actions)), Categorical(actions))
+    theta = 3 * softmax.init(*shape, generator=generator, dtype=torch.float64)
+    visited = simplex(states)
+    pssvf, psvf = start_and_state_gradients(mdp, softmax, theta, simplex(states), visited)
+    smooth = SmoothActions(*shape, states=states, discount=0.9, generator=generator)
+    bounded = Policy(MLP((states, 1)), Box((-2.0,), (1.0,)))
+    bounded_theta = 3 * bounded.init(*shape, generator=generator, dtype=torch.float64)
+    pairs = {
+        "PSSVF": pssvf,
+        "PSVF": psvf,
+        "PAVF stochastic": stochastic_action_gradient(mdp, softmax, theta, visited, simplex(states, actions)),
+        "PAVF deterministic": deterministic_action_gradient(smooth, bounded, bounded_theta, visited),
+    }
+    return {name: float((gradient - theorem).abs().max()) for name, (gradient, theorem) in pairs.items()}

@@ -57,16 +57,18 @@ class LearnerConfig:
 class Learner(ABC):
     """S learners side by side: `ask` for policies to try, roll them out, `tell` the episodes, repeat.
 
-    theta `[S, P]` are the current policies, phi `[S, Q]` the critics, `steps[S]` the environment steps told so far. All
-    seeds share one shape and one clock but no numbers: each has its own random stream.
+    theta `[S, P]` are the current policies, phi `[S, *members, Q]` the critics, `steps[S]` the environment steps told.
+    All seeds share one shape and one clock but no numbers: each has its own random stream.
     """
 
-    def __init__(self, policy: Policy, config: LearnerConfig, seeds: Sequence[int], critic_inputs: int) -> None:
+    def __init__(
+        self, policy: Policy, config: LearnerConfig, seeds: Sequence[int], critic_inputs: int, *members: int
+    ) -> None:
         self.policy, self.config = policy, config
         self.streams = Streams(seeds)
         self.critic = MLP((critic_inputs, *config.critic_hidden, 1), "relu")
         self.theta = self.streams.draw(lambda g: policy.init(generator=g))
-        self.phi = self.streams.draw(lambda g: self.critic.init(generator=g))
+        self.phi = self.streams.draw(lambda g: self.critic.init(*members, generator=g))
         self.policy_adam = Adam(self.theta, config.lr_policy)
         self.critic_adam = Adam(self.phi, config.lr_critic)
         self.replay = PolicyReplay(

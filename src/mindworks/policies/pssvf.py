@@ -30,10 +30,15 @@ class PSSVFConfig(LearnerConfig):
     """policy steps per episode, after the critic's"""
     normalize_returns: bool = True
     """whether the critic predicts returns in units of the replay's mean and standard deviation"""
+    log_returns: bool = False
+    """whether the critic predicts log(1 + return); for returns that are never negative and span orders of magnitude"""
+    ensemble: int = 1
+    """critics per seed; the value is the least of their predictions. 1 is the published algorithm"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.critic_steps >= 1, f"critic_steps must be at least 1, got {self.critic_steps}")
+        require(self.ensemble >= 1, f"ensemble must be at least 1, got {self.ensemble}")
         require(self.policy_steps >= 0, f"policy_steps must not be negative, got {self.policy_steps}")
 
 
@@ -48,16 +53,28 @@ class PSSVF(Learner):
     config: PSSVFConfig
 
     def __init__(self, policy: Policy, config: PSSVFConfig | None = None, seeds: Sequence[int] = (0,)) -> None:
-        super().__init__(policy, config or PSSVFConfig(), seeds, policy.num_parameters)
+        config = config or PSSVFConfig()
+        super().__init__(policy, config, seeds, policy.num_parameters, config.ensemble)
         self.center = torch.zeros(len(seeds), 1)
         self.scale = torch.ones(len(seeds), 1)
 
     def value(self, theta: Tensor) -> Tensor:
         """Predicted returns `[S, N]` of `theta[S, N, P]`, in the reward's units (without the survival bonus)."""
-        return self._predict(theta) * self.scale + self.center
+        target = self._predict(theta) * self.scale + self.center
+        return target.expm1() if self.config.log_returns else target
+
+    def _members(self, theta: Tensor) -> Tensor:
+        """Every critic's prediction `[S, E, N]` in the units of the targets."""
+        return self.critic.forward(self.phi, theta.unsqueeze(1)).squeeze(-1)
 
     def _predict(self, theta: Tensor) -> Tensor:
-        return self.critic.forward(self.phi, theta).squeeze(-1)
+        return self._members(theta).amin(1)
+
+    def _targets(self, returns: Tensor) -> Tensor:
+        if not self.config.log_returns:
+            return returns
+        require(bool((returns >= 0).all()), f"log_returns needs returns that are not negative, got {returns.min():.3g}")
+        return returns.log1p()
 
     def _store(self, theta: Tensor, episodes: Trajectories, active: np.ndarray) -> None:
         """Policies and their returns are all that the critic learns from."""
@@ -74,13 +91,13 @@ class PSSVF(Learner):
         active = np.ones(len(self.streams), bool) if active is None else active
         if self.config.normalize_returns:
             for s in np.flatnonzero(active):
-                values = self.replay.values(int(s))
+                values = self._targets(self.replay.values(int(s)))
                 self.center[s], self.scale[s] = values.mean(), values.std(correction=0).clamp_min(1e-3)
         self.phi.requires_grad_(True)
         for _ in range(steps):
             theta, returns = self.replay.sample(self.streams, self.config.batch)
-            target = (returns - self.center) / self.scale
-            loss = (self._predict(theta) - target.float()).square().mean(-1).sum()
+            target = ((self._targets(returns) - self.center) / self.scale).float().unsqueeze(1)
+            loss = (self._members(theta) - target).square().mean(-1).sum()
             self._descend_critic(loss, active)
         self.phi.requires_grad_(False)
 

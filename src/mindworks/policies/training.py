@@ -14,6 +14,9 @@ from mindworks.envs.rollout import rollout
 from mindworks.errors import require
 from mindworks.policies.adam import Adam
 from mindworks.policies.learner import Learner
+from mindworks.policies.pssvf import PSSVF
+
+FRESH_SEED = 10**6  # keeps the streams of fresh policies apart from those of training
 
 
 class Training:
@@ -127,3 +130,23 @@ def ascend(
             callback(step, flat.reshape(theta.shape).clone(), predicted.detach())
         adam.step(-gradient)
     return flat.reshape(theta.shape)
+
+
+def zero_shot(learner: PSSVF, env: BatchEnv, count: int, *, steps: int, lr: float) -> list[dict[str, float]]:
+    """Let `count` fresh random policies per seed climb the learner's frozen critic, and play them.
+
+    `env` has S * count * episodes rows. Per seed, the mean full return of the fresh policies `before` and `after` the
+    climb, the critic's mean prediction for them after it (`predicted`), and the best return the replay holds
+    (`best_in_data`, one training episode). The critic never sees the fresh policies or their returns.
+    """
+    seeds = learner.streams.seeds
+    generators = [torch.Generator().manual_seed(seed + FRESH_SEED) for seed in seeds]
+    fresh = torch.stack([learner.policy.init(count, generator=generator) for generator in generators])
+    climbed = ascend(learner.value, fresh, steps=steps, lr=lr)
+    before, after = (evaluate(learner, theta, env).mean(1) for theta in (fresh, climbed))
+    predicted = learner.value(climbed).mean(1)
+    best = [learner.replay.values(s).max() for s in range(len(seeds))]
+    columns = zip(before, after, predicted, best, strict=True)
+    return [
+        dict(zip(("before", "after", "predicted", "best_in_data"), map(float, row), strict=True)) for row in columns
+    ]

@@ -89,10 +89,10 @@ def check_same_step(policy: Policy) -> None:
     ours, peer = stacked(policy, normalize=False), ListOfTensors(policy)
     fill(ours, theta, values)
     peer.add(theta[0, 0], float(values[0, 0]))
-    nn.utils.vector_to_parameters(ours.phi[0].clone(), peer.critic.parameters())
+    nn.utils.vector_to_parameters(ours.phi.flatten().clone(), peer.critic.parameters())
     ours.fit_critic(3)
     peer.fit(3)
-    gap = (ours.phi[0] - nn.utils.parameters_to_vector(peer.critic.parameters())).abs().max()
+    gap = (ours.phi.flatten() - nn.utils.parameters_to_vector(peer.critic.parameters())).abs().max()
     if gap > 1e-5:
         raise SystemExit(f"the sides differ: critics of {policy.num_parameters} inputs are apart by {gap:.2e}")
 

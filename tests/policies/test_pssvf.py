@@ -10,6 +10,7 @@ from policy_helpers import episodes_by_hand, generation, learner
 from mindworks.core.policy import Box, Policy
 from mindworks.core.population import MLP
 from mindworks.envs import LQREnv, lqr_return, rollout
+from mindworks.errors import InputError
 from mindworks.policies import PSSVF, PSSVFConfig
 
 LINEAR = Policy(MLP((1, 1)), Box((-torch.inf,), (torch.inf,)))
@@ -24,6 +25,14 @@ def told(normalize_returns: bool = True, offset: float = 100.0) -> tuple[PSSVF, 
     returns = theta @ SLOPE + offset
     one.tell(theta, episodes_by_hand([[value] for value in returns.flatten().tolist()]))
     return one, theta, returns
+
+
+def members(one: PSSVF, theta: torch.Tensor) -> torch.Tensor:
+    """Every critic's own output `[S, E, N]`, network by network."""
+    networks = [[one.critic.module(vector.clone()) for vector in critics] for critics in one.phi]
+    return torch.stack(
+        [torch.stack([net(x).squeeze(-1) for net in row]) for row, x in zip(networks, theta, strict=True)]
+    ).detach()
 
 
 def test_the_critic_learns_returns_that_are_linear_in_the_parameters_in_their_own_units():
@@ -42,8 +51,7 @@ def test_units_are_the_mean_and_deviation_of_the_stored_returns():
     raw, theta, _ = told(normalize_returns=False)
     assert (raw.center == 0).all()
     assert (raw.scale == 1).all()
-    expected = raw.critic.forward(raw.phi, theta).squeeze(-1)
-    torch.testing.assert_close(raw.value(theta), expected, check_dtype=False)
+    torch.testing.assert_close(raw.value(theta), members(raw, theta).squeeze(1), check_dtype=False)
 
 
 def test_a_shift_and_a_scale_of_all_returns_change_the_units_and_nothing_else():
@@ -127,3 +135,49 @@ def test_a_regulator_is_learned_to_near_its_best_return():
     assert lqr_return(0.0, horizon=10) == pytest.approx(-10)
     assert best == pytest.approx(-1.61, abs=0.02)
     assert learned.min() > -5, learned
+
+
+def test_the_value_of_an_ensemble_is_the_least_of_its_members():
+    one = learner("pssvf", seeds=[0, 1], ensemble=3, population=8)
+    theta = torch.randn(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    one.tell(theta, episodes_by_hand([[value] for value in (theta @ SLOPE + 10).flatten().tolist()]))
+    each = members(one, theta)
+    assert each.shape == (2, 3, 8)
+    assert not torch.equal(each[:, 0], each[:, 1])
+    expected = each.min(1).values * one.scale + one.center
+    torch.testing.assert_close(one.value(theta), expected, check_dtype=False)
+    assert (each.argmin(1).flatten().unique().numel()) > 1
+
+
+def test_members_of_an_ensemble_learn_as_if_they_were_alone():
+    # no policy steps and the same batches: a member knows nothing of the others
+    theta = torch.randn(1, 8, 2, generator=torch.Generator().manual_seed(0))
+    episodes = episodes_by_hand([[value] for value in (theta @ SLOPE).flatten().tolist()])
+    three, one = (learner("pssvf", seeds=[0], population=8, policy_steps=0, ensemble=n) for n in (3, 1))
+    with torch.no_grad():
+        one.phi.copy_(three.phi[:, 1:2])
+    one.streams.load(three.streams.state())
+    for each in (three, one):
+        each.tell(theta, episodes)
+    torch.testing.assert_close(three.phi[:, 1:2], one.phi, rtol=0, atol=1e-6)
+    assert not torch.equal(three.phi[:, 0], three.phi[:, 1])
+
+
+def test_logarithmic_critics_answer_in_returns():
+    config = {"population": 64, "policy_steps": 0, "critic_steps": 1, "critic_hidden": (32,), "batch": 32}
+    one = learner("pssvf", seeds=[0, 1], log_returns=True, **config)
+    theta = torch.randn(2, 64, 2, generator=torch.Generator().manual_seed(0))
+    returns = (theta @ SLOPE * 0.5 + 4).exp().clamp_max(1e4)  # over several orders of magnitude
+    one.tell(theta, episodes_by_hand([[value] for value in returns.flatten().tolist()]))
+    torch.testing.assert_close(one.center.flatten(), returns.log1p().mean(1), rtol=1e-5, atol=0, check_dtype=False)
+    one.fit_critic(600)
+    errors = (one.value(theta).clamp_min(0).log1p() - returns.log1p()).square().mean().sqrt()
+    assert errors < 0.15 * returns.log1p().std()
+
+
+def test_logarithms_of_negative_returns_are_refused():
+    one = learner("pssvf", seeds=[0], log_returns=True)
+    with pytest.raises(InputError, match=r"log_returns.*-1"):
+        one.tell(one.ask(), episodes_by_hand([[-1.0], [2.0]]))
+    with pytest.raises(InputError, match=r"ensemble.*0"):
+        PSSVFConfig(ensemble=0)

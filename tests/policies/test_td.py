@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from policy_helpers import environment, episodes_by_hand, generation, learner, play
+from policy_helpers import assert_same, environment, episodes_by_hand, generation, learner, of_seed, play
 
 from mindworks.core.policy import Box, Policy
 from mindworks.core.population import MLP
@@ -27,7 +27,7 @@ def stored(one, s: int = 0) -> dict[str, np.ndarray]:
 def drawn(one, count: int) -> torch.Tensor:
     """Slots of `count` transitions of the only seed, as an update would draw them."""
     assert len(one.streams) == 1
-    return one._sample(count)
+    return one._sample(count, np.array([True]))
 
 
 def assert_stored(one, theta: torch.Tensor, episodes: Trajectories, s: int) -> None:
@@ -289,3 +289,46 @@ def test_a_policy_climbs_through_its_action_and_through_the_critics_knowledge_of
     for _ in range(3):
         one.tell(one.ask(), episodes_by_hand([[0.0] * 100]))
     assert float(one.theta[0, 1]) == pytest.approx(np.arctanh(0.5**0.5), abs=0.01)
+
+
+ZIGZAG = [10.0, 12.0] * 5 + [10.0]  # mean 11 and deviation 1 before the last: normalised, -1 and 1 in turn
+
+
+@both_kinds
+def test_critics_see_normalised_observations(kind):
+    # V = 5 s, reward 0, discount 1/2: the error is 5 s - 2.5 s' = 7.5 s, its gradient in the weight 15 s^2 = 15
+    settings = {**CRITIC_ALONE, "normalize_observations": True, "update_every": 10}
+    one = learner(kind, population=1, seeds=[0], critic_hidden=(), discount=0.5, **settings)
+    with torch.no_grad():
+        one.phi.zero_()
+        one.phi[:, 0] = 5.0
+    one.tell(one.ask(), episodes_by_hand([[0.0] * 10], [ZIGZAG]))
+    assert float(one.critic_adam.mean[0, 0] / 0.1) == pytest.approx(15, rel=1e-4)
+
+
+@both_kinds
+def test_policies_climb_on_normalised_observations(kind):
+    # PSVF: V = relu(s + w), so half the states have slope 1 in w. PAVF: Q = a = tanh(w s + b), slopes s that cancel.
+    hidden = (1,) if kind == "psvf" else ()
+    one = learner(kind, population=1, seeds=[0], critic_hidden=hidden, update_every=10, policy_batch=2000,
+                  critic_steps=1, lr_critic=1e-12)  # fmt: skip
+    with torch.no_grad():
+        one.theta.zero_()
+        one.phi.copy_(torch.tensor([[1.0, 1.0, 0.0, 0.0, 1.0, 0.0]] if kind == "psvf" else [[0.0, 1.0, 0.0, 0.0, 0.0]]))
+    one.tell(one.ask(), episodes_by_hand([[0.0] * 10], [ZIGZAG]))
+    slope = -float(one.policy_adam.mean[0, 0] / 0.1)
+    assert slope == pytest.approx(0.5 if kind == "psvf" else 0.0, abs=0.1)
+
+
+@both_kinds
+def test_rounds_on_the_replay_alone_move_active_seeds_and_meet_no_environment(kind):
+    one, env = learner(kind, seeds=[0, 1]), environment("LQR-v0", 4)
+    generation(one, env)
+    before, steps = [of_seed(one, s) for s in range(2)], one.steps.tolist()
+    one.learn_round(np.array([True, False]))
+    assert_same(of_seed(one, 1), before[1])
+    assert not torch.equal(one.theta[0], before[0]["theta"])
+    assert not torch.equal(one.phi[0], before[0]["phi"])
+    one.learn_round()
+    assert not torch.equal(one.theta[1], before[1]["theta"])
+    assert one.steps.tolist() == steps

@@ -18,13 +18,17 @@ from mindworks.policies.learner import Learner
 
 
 class Counting:
-    """An environment that counts the steps its rows take."""
+    """An environment that counts the steps its rows take and notes the seeds of its episodes."""
 
     def __init__(self, env) -> None:
-        self.env, self.taken = env, np.zeros(env.num_envs, np.int64)
+        self.env, self.taken, self.seeds = env, np.zeros(env.num_envs, np.int64), []
 
     def __getattr__(self, name: str):
         return getattr(self.env, name)
+
+    def reset(self, seeds):
+        self.seeds += list(seeds)
+        return self.env.reset(seeds)
 
     def step(self, actions, alive):
         self.taken += alive
@@ -35,7 +39,7 @@ def training(kind: str, task: str = "CartPole-v1", *, steps=60, evaluate_every=2
     one = learner(kind, task, **config)
     seeds = len(one.streams)
     env = Counting(environment(task, seeds * one.config.population))
-    return Training(one, env, environment(task, seeds * 2), steps=steps, evaluate_every=evaluate_every)
+    return Training(one, env, Counting(environment(task, seeds * 2)), steps=steps, evaluate_every=evaluate_every)
 
 
 def finish(run: Training) -> Training:
@@ -65,17 +69,20 @@ def test_steps_are_those_the_environment_took_and_stop_when_each_seed_has_enough
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_curves_have_a_point_whenever_a_multiple_is_passed_and_one_at_the_end(kind):
-    run = training(kind)
+    run = training(kind, steps=170, evaluate_every=50)
     expected: list[list[int]] = [[], [], []]
     while not run.done:
-        before = run.learner.steps.copy()
+        before, watched = run.learner.steps.copy(), run.evaluation_env.taken.copy()
         run.advance()
+        watched = (run.evaluation_env.taken - watched).reshape(3, 2).min(1) > 0
         for s, (then, now) in enumerate(zip(before, run.learner.steps, strict=True)):
-            if now > then and (now // 20 > then // 20 or now >= 60):
-                expected[s].append(int(now))
+            due = now > then and (now // 50 > then // 50 or now >= 170)
+            expected[s] += [int(now)] if due else []
+            assert watched[s] == due
     assert [[step for step, _ in curve] for curve in run.curves] == expected
     assert [curve[-1][0] for curve in run.curves] == run.learner.steps.tolist()
     assert all(1 <= value <= 12 for curve in run.curves for _, value in curve)
+    assert len(set(run.evaluation_env.seeds)) == len(run.evaluation_env.seeds), "an evaluation met an old episode"
 
 
 @pytest.mark.parametrize("kind", KINDS)

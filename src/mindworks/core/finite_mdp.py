@@ -78,6 +78,7 @@ def garnet(
     require(
         min(count, states, actions) >= 1, f"count, states and actions must be positive, got {count, states, actions}"
     )
+    require(len(seeds) >= 1, "seeds must not be empty")
     require(1 <= branching <= states, f"branching must be in [1, {states}], got {branching}")
     transitions, rewards = [], []
     for seed in seeds:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -109,14 +110,14 @@ class Policy:
 
         `hidden` lists the hidden sizes, empty for a linear policy; `gaussian` makes a continuous policy stochastic.
         """
-        shape: tuple[int, ...] = getattr(observation_space, "shape", None) or ()
+        shape: tuple[int, ...] = observation_space.shape if isinstance(observation_space, spaces.Box) else ()
         require(len(shape) == 1, f"observation_space must be a Box of rank 1, got {observation_space}")
         head: Categorical | Box
-        if hasattr(action_space, "n"):
+        if isinstance(action_space, spaces.Discrete):
             require(not gaussian, "gaussian needs a continuous action space, got a discrete one")
-            require(int(getattr(action_space, "start", 0)) == 0, f"action_space must start at 0, got {action_space}")
+            require(int(action_space.start) == 0, f"action_space must start at 0, got {action_space}")
             head = Categorical(int(action_space.n))
-        elif hasattr(action_space, "low") and len(action_space.shape) == 1:
+        elif isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
             head = Box(tuple(map(float, action_space.low)), tuple(map(float, action_space.high)), gaussian)
         else:
             raise InputError(f"action_space must be Discrete or a Box of rank 1, got {action_space}")

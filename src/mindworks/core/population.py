@@ -75,14 +75,21 @@ class MLP:
         others: the first layer is linear, so each part meets its own columns of the weight and the parts are added.
         A thousand states beside one policy then cost one product with the policy, not a thousand.
         """
+        return self.apply(self.unflatten(theta), *inputs)
+
+    def apply(self, layers: Sequence[tuple[Tensor, Tensor]], *inputs: Tensor) -> Tensor:
+        """`forward` of parameters that are already unflattened; gradients then meet no slices of a flat vector."""
         widths = [x.shape[-1] for x in inputs]
         require(sum(widths) == self.sizes[0], f"inputs must have {self.sizes[0]} features in all, got {widths}")
         activation = ACTIVATIONS[self.activation]
-        (first_weight, first_bias), *rest = self.unflatten(theta)
-        parts = zip(inputs, first_weight.split(widths, -1), strict=True)
-        hidden = sum((x @ weight.mT for x, weight in parts), start=first_bias.unsqueeze(-2))
+        (weight, bias), *rest = layers
+        if len(inputs) == 1:
+            hidden = _affine(weight, bias, inputs[0])
+        else:
+            parts = zip(inputs, weight.split(widths, -1), strict=True)
+            hidden = sum((x @ columns.mT for x, columns in parts), start=bias.unsqueeze(-2))
         for weight, bias in rest:
-            hidden = activation(hidden) @ weight.mT + bias.unsqueeze(-2)
+            hidden = _affine(weight, bias, activation(hidden))
         return hidden
 
     def module(self, theta: Tensor) -> nn.Sequential:
@@ -95,8 +102,15 @@ class MLP:
         for fan_in, fan_out in pairwise(self.sizes):
             layers += [nn.Linear(fan_in, fan_out, dtype=theta.dtype, device=theta.device), _LAYERS[self.activation]()]
         network = nn.Sequential(*layers[:-1])
-        nn.utils.vector_to_parameters(theta, network.parameters())
+        nn.utils.vector_to_parameters(theta.detach().clone(), network.parameters())
         return network
+
+
+def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """x W^T + b for `weight[..., out, in]`, `bias[..., out]` and `x[..., B, in]`; one kernel where shapes allow it."""
+    if weight.ndim == x.ndim == 3 and weight.shape[0] == x.shape[0]:
+        return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
+    return x @ weight.mT + bias.unsqueeze(-2)
 
 
 class Modules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -105,7 +106,11 @@ class RunLog:
         return state
 
     def due(self, seconds: float = 20.0) -> bool:
-        """Whether `seconds` have passed since the last save, or since the stage began."""
+        """Whether `seconds` have passed since the last save, or since the stage began.
+
+        The environment variable MINDWORKS_CHECKPOINT_SECONDS overrides `seconds`, for machines that may vanish.
+        """
+        seconds = float(os.environ.get("MINDWORKS_CHECKPOINT_SECONDS", seconds))
         return time.monotonic() - self._saved_at >= seconds
 
     def close(self) -> None:

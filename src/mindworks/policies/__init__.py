@@ -1,6 +1,7 @@
 """Learning in policy space: value functions that take a policy's parameters as input."""
 
 from mindworks.core.policy import Policy
+from mindworks.policies.fragments import play_fragments
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
 from mindworks.policies.pssvf import PSSVF, PSSVFConfig
 from mindworks.policies.replay import PolicyReplay
@@ -19,6 +20,7 @@ __all__ = [
     "ascend",
     "deterministic_objective",
     "evaluate",
+    "play_fragments",
     "state_objective",
     "stochastic_objective",
     "zero_shot",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mindworks.errors import require
+
+BLOCK = 1 << 16  # entries per block: four float32 vectors of this length stay inside a second-level cache
 
 
 class Adam:
@@ -24,29 +27,29 @@ class Adam:
         self.parameter, self.lr, self.betas, self.eps = parameter, lr, betas, eps
         self.mean = torch.zeros_like(parameter)
         self.square = torch.zeros_like(parameter)
-        self.count = torch.zeros(parameter.shape[0], dtype=torch.float64)
+        self.count = torch.zeros(parameter.shape[0], dtype=torch.int64)
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, active: Tensor | None = None) -> None:
+    def step(self, gradient: Tensor, active: np.ndarray | Tensor | None = None) -> None:
         """Descend along `gradient[S, ...]` in the rows where `active[S]` is true (all of them by default)."""
-        if active is None or bool(active.all()):
-            self._update(self.parameter, gradient, self.mean, self.square, self.count)
-        elif bool(active.any()):
-            tensors = (self.parameter, self.mean, self.square, self.count)
-            parameter, mean, square, count = (tensor[active] for tensor in tensors)
-            self._update(parameter, gradient[active], mean, square, count)
-            for tensor, rows in zip(tensors, (parameter, mean, square, count), strict=True):
-                tensor[active] = rows
+        rows = np.ones(len(self.count), bool) if active is None else np.asarray(active)
+        self.count += torch.from_numpy(rows)
+        tensors = (self.parameter, gradient.contiguous(), self.mean, self.square)
+        if rows.all() and (self.count == self.count[0]).all():
+            self._update(int(self.count[0]), *(tensor.view(-1) for tensor in tensors))
+            return
+        for row in np.flatnonzero(rows):
+            self._update(int(self.count[row]), *(tensor[row].view(-1) for tensor in tensors))
 
-    def _update(self, parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, count: Tensor) -> None:
+    def _update(self, count: int, *tensors: Tensor) -> None:
         beta1, beta2 = self.betas
-        count += 1
-        per_row = (-1, *(1,) * (parameter.ndim - 1))
-        bias1, bias2 = ((1 - beta**count).to(parameter.dtype).reshape(per_row) for beta in (beta1, beta2))
-        mean.lerp_(gradient, 1 - beta1)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = (square / bias2).sqrt_().add_(self.eps).mul_(bias1)
-        parameter.addcdiv_(mean, denominator, value=-self.lr)
+        correction = (1 - beta2**count) ** 0.5
+        rate = self.lr * correction / (1 - beta1**count)
+        # block by block, so that the second and later passes over a long vector find it in the cache
+        for parameter, gradient, mean, square in zip(*(tensor.split(BLOCK) for tensor in tensors), strict=True):
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            parameter.addcdiv_(mean, square.sqrt().add_(self.eps * correction), value=-rate)
 
     def state(self) -> dict[str, Any]:
         """Moments and counters; the parameter is its owner's to save."""
@@ -54,5 +57,6 @@ class Adam:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned."""
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
+        self.mean.copy_(state["mean"])
+        self.square.copy_(state["square"])
+        self.count.copy_(state["count"])

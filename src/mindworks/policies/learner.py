@@ -20,6 +20,13 @@ from mindworks.policies.adam import Adam
 from mindworks.policies.replay import PolicyReplay, Storage
 from mindworks.policies.streams import Streams
 
+Layers = list[tuple[Tensor, Tensor]]
+
+
+def learnable(episodes: Trajectories) -> np.ndarray:
+    """Steps `[N]` of each episode that lead to a next observation: all but the last of one that diverged."""
+    return episodes.lengths - episodes.diverged
+
 
 @dataclass(frozen=True)
 class LearnerConfig:
@@ -60,6 +67,8 @@ class Learner(ABC):
     theta `[S, P]` are the current policies, phi `[S, *members, Q]` the critics, `steps[S]` the environment steps told.
     All seeds share one shape and one clock but no numbers: each has its own random stream.
     """
+
+    needs_record = False
 
     def __init__(
         self, policy: Policy, config: LearnerConfig, seeds: Sequence[int], critic_inputs: int, *members: int
@@ -107,12 +116,21 @@ class Learner(ABC):
             len(episodes.lengths) == seeds * count,
             f"episodes must have {seeds * count} rows, got {len(episodes.lengths)}",
         )
+        recorded = episodes.rewards.shape[1] > 0 or not (self.needs_record or self.config.normalize_observations)
+        require(recorded, "episodes must be recorded: roll out with record=True")
         base, noise_seeds = None, None
         if self._proposal is not None and self._proposal[0] is theta:
             _, base, noise_seeds = self._proposal
         lengths = episodes.lengths.reshape(seeds, count)
         returns = episodes.returns.reshape(seeds, count) - self.config.survival_bonus * lengths
-        self.replay.add(theta, torch.from_numpy(returns), torch.from_numpy(lengths), active, base, noise_seeds)
+        self.replay.add(
+            theta,
+            torch.from_numpy(returns),
+            torch.from_numpy(learnable(episodes).reshape(seeds, count)),
+            active,
+            base,
+            noise_seeds,
+        )
         self._store(theta, episodes, active)
         if self.config.normalize_observations:
             seen = episodes.mask & np.repeat(active, count)[:, None]
@@ -130,16 +148,25 @@ class Learner(ABC):
     def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
         """Critic steps, then policy steps, for `episodes` new episodes and `steps[S]` new steps of each seed."""
 
-    def _descend_critic(self, loss: Tensor, active: np.ndarray) -> None:
-        (gradient,) = torch.autograd.grad(loss, self.phi)
-        self.critic_adam.step(gradient, torch.from_numpy(active))
+    def _critic_layers(self) -> Layers:
+        """The critics' layers as leaves that share phi's memory: their gradients meet no slices of a flat vector."""
+        layers = self.critic.unflatten(self.phi.flatten(0, -2))
+        return [(weight.detach().requires_grad_(), bias.detach().requires_grad_()) for weight, bias in layers]
+
+    def _descend_critic(self, loss: Tensor, layers: Layers, active: np.ndarray) -> None:
+        gradients = iter(torch.autograd.grad(loss, [leaf for layer in layers for leaf in layer]))
+        gradient = self.critic.flatten(list(zip(gradients, gradients, strict=True)))
+        self.critic_adam.step(gradient.reshape(self.phi.shape), active)
 
     def _ascend_policy(self, objective: Tensor, active: np.ndarray) -> None:
         (gradient,) = torch.autograd.grad(objective, self.theta)
-        self.policy_adam.step(-gradient, torch.from_numpy(active))
+        self.policy_adam.step(-gradient, active)
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides what happens next, as nested dicts of tensors, arrays and plain values."""
+        """Everything that decides what happens next, as nested dicts of tensors, arrays and plain values.
+
+        Much of it is shared with the learner: save or copy it before going on.
+        """
         return {
             "theta": self.theta.detach(),
             "phi": self.phi.detach(),
@@ -154,6 +181,8 @@ class Learner(ABC):
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` of a learner of the same shape returned."""
+        shape = tuple(state["theta"].shape)
+        require(shape == self.theta.shape, f"state must hold theta {list(self.theta.shape)}, got {list(shape)}")
         with torch.no_grad():
             self.theta.copy_(state["theta"])
             self.phi.copy_(state["phi"])

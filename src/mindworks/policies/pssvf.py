@@ -18,6 +18,7 @@ from mindworks.core.policy import Policy
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import require
 from mindworks.policies.learner import Learner, LearnerConfig
+from mindworks.policies.regression import squared_error_gradient
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,21 @@ class PSSVF(Learner):
     def __init__(self, policy: Policy, config: PSSVFConfig | None = None, seeds: Sequence[int] = (0,)) -> None:
         config = config or PSSVFConfig()
         super().__init__(policy, config, seeds, policy.num_parameters, config.ensemble)
-        self.center = torch.zeros(len(seeds), 1)
-        self.scale = torch.ones(len(seeds), 1)
+        # float64: returns of a policy that runs away can be finite and beyond float32
+        self.center = torch.zeros(len(seeds), 1, dtype=torch.float64)
+        self.scale = torch.ones(len(seeds), 1, dtype=torch.float64)
 
     def value(self, theta: Tensor) -> Tensor:
         """Predicted returns `[S, N]` of `theta[S, N, P]`, in the reward's units (without the survival bonus)."""
-        target = self._predict(theta) * self.scale + self.center
+        target = (self._predict(theta) * self.scale + self.center).to(theta.dtype)
         return target.expm1() if self.config.log_returns else target
 
-    def _members(self, theta: Tensor) -> Tensor:
-        """Every critic's prediction `[S, E, N]` in the units of the targets."""
-        return self.critic.forward(self.phi, theta.unsqueeze(1)).squeeze(-1)
-
     def _predict(self, theta: Tensor) -> Tensor:
-        return self._members(theta).amin(1)
+        """The least prediction `[S, N]` of the seed's critics, in the units of the targets."""
+        members = self.config.ensemble
+        each = theta if members == 1 else theta.repeat_interleave(members, 0)
+        predictions = self.critic.forward(self.phi.flatten(0, 1), each).squeeze(-1).unflatten(0, (-1, members))
+        return predictions.squeeze(1) if members == 1 else predictions.amin(1)
 
     def _targets(self, returns: Tensor) -> Tensor:
         if not self.config.log_returns:
@@ -82,24 +84,28 @@ class PSSVF(Learner):
     def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
         self.fit_critic(self.config.critic_steps * episodes, active)
         self.theta.requires_grad_(True)
+        active = active & (self.replay.size > 0)
         for _ in range(self.config.policy_steps * episodes):
             self._ascend_policy(self._predict(self.theta.unsqueeze(1)).sum(), active)
         self.theta.requires_grad_(False)
 
     def fit_critic(self, steps: int, active: np.ndarray | None = None) -> None:
         """Take `steps` of regression on the replay alone, as learning from a fixed set of policies asks."""
-        active = np.ones(len(self.streams), bool) if active is None else active
+        active = (np.ones(len(self.streams), bool) if active is None else active) & (self.replay.size > 0)
         if self.config.normalize_returns:
             for s in np.flatnonzero(active):
                 values = self._targets(self.replay.values(int(s)))
                 self.center[s], self.scale[s] = values.mean(), values.std(correction=0).clamp_min(1e-3)
-        self.phi.requires_grad_(True)
-        for _ in range(steps):
-            theta, returns = self.replay.sample(self.streams, self.config.batch)
-            target = ((self._targets(returns) - self.center) / self.scale).float().unsqueeze(1)
-            loss = (self._members(theta) - target).square().mean(-1).sum()
-            self._descend_critic(loss, active)
-        self.phi.requires_grad_(False)
+        slots = self.replay.draw(self.streams, (steps, self.config.batch), active)
+        returns = self._targets(self.replay.policies.gather("value", slots))
+        targets = ((returns - self.center.unsqueeze(-1)) / self.scale.unsqueeze(-1)).float()
+        expected = targets.repeat_interleave(self.config.ensemble, 0).numpy()
+        flat = self.phi.flatten(0, 1).numpy()
+        gradient = np.empty_like(flat)
+        for step in range(steps):
+            theta = self.replay.theta(slots[:, step]).repeat_interleave(self.config.ensemble, 0)
+            squared_error_gradient(self.critic, flat, theta.numpy(), expected[:, step], gradient)
+            self.critic_adam.step(torch.from_numpy(gradient).view(self.phi.shape), active)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "center": self.center, "scale": self.scale}

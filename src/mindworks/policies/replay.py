@@ -30,23 +30,32 @@ class Ring:
         self.data = {name: torch.zeros(seeds, 0, *shape, dtype=dtype) for name, (shape, dtype) in fields.items()}
 
     def add(self, rows: Mapping[str, Tensor], counts: np.ndarray) -> None:
-        """Write the first `counts[s]` of `rows[name][s]` over the oldest rows of seed s, oldest first."""
-        counts = np.minimum(counts, self.capacity)
-        self._grow(int((self.size + counts).max()))
-        for s, count in enumerate(counts.tolist()):
-            slots = torch.from_numpy((self.position[s] + np.arange(count)) % self.capacity)
+        """Write the first `counts[s]` of `rows[name][s]` over the oldest rows of seed s; of more than fit, the last."""
+        kept = np.minimum(counts, self.capacity)
+        self._grow(int((self.size + kept).max()))
+        for s, (count, keep) in enumerate(zip(counts.tolist(), kept.tolist(), strict=True)):
+            slots = torch.from_numpy((self.position[s] + np.arange(count - keep, count)) % self.capacity)
             for name, data in self.data.items():
-                data[s, slots] = rows[name][s, :count].to(data.dtype)
+                data[s, slots] = rows[name][s, count - keep : count].to(data.dtype)
         self.position = (self.position + counts) % self.capacity
-        self.size = np.minimum(self.size + counts, self.capacity)
+        self.size = np.minimum(self.size + kept, self.capacity)
 
     def slots(self, age: Tensor) -> Tensor:
-        """Where the row of `age[S, B]` lies: age 0 is the newest."""
-        return (torch.from_numpy(self.position).unsqueeze(-1) - 1 - age) % self.capacity
+        """Where the row of `age[S, ...]` lies: age 0 is the newest. Slot 0 stands in for a seed without rows."""
+        shape = (-1, *(1,) * (age.ndim - 1))
+        newest = torch.from_numpy(self.position).reshape(shape) - 1
+        return (newest - age) % self.capacity * torch.from_numpy(self.size > 0).reshape(shape)
+
+    def draw(self, streams: Streams, shape: tuple[int, ...], newest: np.ndarray) -> Tensor:
+        """Slots `[S, *shape]`, uniform with replacement over the `newest[s]` rows; a seed with 0 draws nothing."""
+        ages = torch.zeros(len(newest), *shape, dtype=torch.int64)
+        for s in np.flatnonzero(newest):
+            torch.randint(int(newest[s]), shape, generator=streams.torch[s], out=ages[s])
+        return self.slots(ages)
 
     def gather(self, name: str, slots: Tensor) -> Tensor:
-        """Rows `[S, B, *shape]` of one field at `slots[S, B]`."""
-        return self.data[name][torch.arange(len(slots)).unsqueeze(-1), slots]
+        """Rows `[S, ..., *shape]` of one field at `slots[S, ...]`."""
+        return self.data[name][torch.arange(len(slots)).reshape(-1, *(1,) * (slots.ndim - 1)), slots]
 
     @property
     def nbytes(self) -> int:
@@ -150,11 +159,13 @@ class PolicyReplay:
         noise = noise_from_seeds(self.policies.gather("noise_seed", slots), base.shape[-1])
         return base + self.sigma * noise
 
-    def sample(self, streams: Streams, batch: int) -> tuple[Tensor, Tensor]:
+    def draw(self, streams: Streams, shape: tuple[int, ...], active: np.ndarray | None = None) -> Tensor:
+        """Slots `[S, *shape]` of stored policies, uniform with replacement; seeds not in `active[S]` draw nothing."""
+        return self.policies.draw(streams, shape, self.size if active is None else np.where(active, self.size, 0))
+
+    def sample(self, streams: Streams, batch: int, active: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """A batch drawn uniformly with replacement: policies `[S, B, P]` and values `[S, B]`."""
-        counts = np.maximum(self.size, 1).tolist()
-        draws = zip(counts, streams.torch, strict=True)
-        slots = self.policies.slots(torch.stack([torch.randint(n, (batch,), generator=g) for n, g in draws]))
+        slots = self.draw(streams, (batch,), active)
         return self.theta(slots), self.policies.gather("value", slots)
 
     def values(self, s: int) -> Tensor:

@@ -20,7 +20,7 @@ from mindworks.core.policy import Actor, Categorical, Policy
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import require
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
-from mindworks.policies.learner import Learner, LearnerConfig
+from mindworks.policies.learner import Layers, Learner, LearnerConfig, learnable
 from mindworks.policies.replay import Ring
 
 
@@ -62,10 +62,16 @@ class TDLearner(Learner):
     """The part PSVF and PAVF share: a replay of transitions with the policies that made them, and TD(0) regression."""
 
     config: TDConfig
+    needs_record = True
 
     def __init__(self, policy: Policy, config: TDConfig, seeds: Sequence[int], critic_inputs: int) -> None:
         super().__init__(policy, config, seeds, critic_inputs)
         self.discrete = isinstance(policy.head, Categorical)
+        sampled = self.discrete or policy.gaussian
+        require(
+            sampled or not config.stochastic,
+            "stochastic needs a discrete or a gaussian policy, got a deterministic one",
+        )
         width = policy.network.sizes[0]
         action = ((), torch.int64) if self.discrete else ((policy.head.outputs,), torch.float32)
         self.transitions = Ring(
@@ -81,7 +87,7 @@ class TDLearner(Learner):
                 "terminated": ((), torch.bool),
             },
         )
-        self.rounds_due = np.zeros(len(seeds))
+        self.steps_due = np.zeros(len(seeds), np.int64)
 
     def actor(self, theta: Tensor, *, stochastic: bool | None = None) -> Actor:
         """The acting side of `theta[S, ..., P]`; it samples actions if the configuration says so."""
@@ -97,8 +103,6 @@ class TDLearner(Learner):
 
     def _store(self, theta: Tensor, episodes: Trajectories, active: np.ndarray) -> None:
         seeds, count = theta.shape[:2]
-        # the last step of a diverged episode has no next observation to learn from
-        lengths = (episodes.lengths - episodes.diverged).reshape(seeds, count)
         longest = episodes.actions.shape[1]
         obs = torch.from_numpy(episodes.observations).unflatten(0, (seeds, count))
         actions = torch.from_numpy(episodes.actions).unflatten(0, (seeds, count))
@@ -107,7 +111,7 @@ class TDLearner(Learner):
             log_prob = self.policy.log_prob(theta, self._normalize(obs[:, :, :-1]), actions)
         ages = count - 1 - torch.arange(count).expand(seeds, count)
         slots = self.replay.policies.slots(ages).unsqueeze(-1).expand(seeds, count, longest)
-        last = torch.arange(longest) == torch.from_numpy(lengths).unsqueeze(-1) - 1
+        last = torch.arange(longest) == torch.from_numpy(episodes.lengths).reshape(seeds, count, 1) - 1
         terminated = last & torch.from_numpy(episodes.terminated).reshape(seeds, count, 1)
         reward = torch.from_numpy(episodes.rewards).unflatten(0, (seeds, count)) - self.config.survival_bonus
         fields = {
@@ -119,74 +123,80 @@ class TDLearner(Learner):
             "next_obs": obs[:, :, 1:],
             "terminated": terminated,
         }
+        lengths = learnable(episodes).reshape(seeds, count)
         for n in range(count):  # episode by episode, so that padding is never stored
             self.transitions.add({k: v[:, n] for k, v in fields.items()}, np.where(active, lengths[:, n], 0))
 
-    def _usable(self) -> list[int]:
-        """How many of the newest transitions of each seed still have their policy in the replay, at least 1."""
+    def _usable(self) -> np.ndarray:
+        """How many of the newest transitions of each seed still have their policy in the replay, `[S]`."""
         stored = [int(self.replay.lengths(s).sum()) for s in range(len(self.streams))]
-        return [max(1, min(int(size), total)) for size, total in zip(self.transitions.size, stored, strict=True)]
+        return np.minimum(self.transitions.size, stored)
 
-    def _sample(self, batch: int) -> Tensor:
-        """Slots `[S, batch]` of transitions, uniform with replacement."""
-        draws = zip(self._usable(), self.streams.torch, strict=True)
-        return self.transitions.slots(torch.stack([torch.randint(n, (batch,), generator=g) for n, g in draws]))
+    def _sample(self, batch: int, active: np.ndarray) -> Tensor:
+        """Slots `[S, batch]` of transitions, uniform with replacement; seeds that are not active draw nothing."""
+        return self.transitions.draw(self.streams, (batch,), np.where(active, self._usable(), 0))
 
-    def _act(self, theta: Tensor, obs: Tensor) -> Tensor:
-        """Actions of `theta[S, ..., P]` at `obs[S, ..., D]`, one policy per observation or broadcast over them."""
-        if not self.config.stochastic:
-            return self.policy.mode(theta, obs)
-        halves = [self.policy.sample(t, o, g) for t, o, g in zip(theta, obs, self.streams.torch, strict=True)]
-        return torch.stack(halves)
+    def _act(self, theta: Tensor, obs: Tensor, active: np.ndarray) -> Tensor:
+        """Actions of `theta[S, ..., P]` at `obs[S, ..., D]`; inactive seeds draw nothing and play the mode."""
+        actions = self.policy.mode(theta, obs)
+        if self.config.stochastic:
+            for s in np.flatnonzero(active):
+                actions[s] = self.policy.sample(theta[s], obs[s], self.streams.torch[s])
+        return actions
 
     def _encode(self, actions: Tensor) -> Tensor:
         """Actions as the critic sees them: one-hot if discrete."""
         return one_hot(actions, self.policy.head.outputs).float() if self.discrete else actions
 
     @abstractmethod
-    def _next_value(self, theta: Tensor, next_obs: Tensor) -> Tensor:
+    def _next_value(self, theta: Tensor, next_obs: Tensor, active: np.ndarray) -> Tensor:
         """The critic's value `[S, B]` of following `theta[S, B, P]` from `next_obs[S, B, D]`."""
 
     @abstractmethod
-    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor) -> Tensor:
+    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers) -> Tensor:
         """The critic's value `[S, B]` at the start of the transitions of `theta[S, B, P]`."""
 
     @abstractmethod
-    def _objective(self, slots: Tensor) -> Tensor:
+    def _objective(self, slots: Tensor, active: np.ndarray) -> Tensor:
         """Per-state objective `[S, B]` of the current policy at the transitions in `slots[S, B]`."""
 
     def _critic_step(self, active: np.ndarray) -> None:
-        slots = self._sample(self.config.batch)
+        slots = self._sample(self.config.batch, active)
         row = {name: self.transitions.gather(name, slots) for name in self.transitions.data}
         theta = self.replay.theta(row["policy"])
         with torch.no_grad():
-            following = self._next_value(theta, self._normalize(row["next_obs"]))
+            following = self._next_value(theta, self._normalize(row["next_obs"]), active)
             target = row["reward"] + self.config.discount * following.where(~row["terminated"], 0.0)
-        self.phi.requires_grad_(True)
-        prediction = self._prediction(theta, self._normalize(row["obs"]), row["action"])
-        self._descend_critic((prediction - target).square().mean(-1).sum(), active)
-        self.phi.requires_grad_(False)
+        layers = self._critic_layers()
+        prediction = self._prediction(theta, self._normalize(row["obs"]), row["action"], layers)
+        self._descend_critic((prediction - target).square().mean(-1).sum(), layers, active)
 
     def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
-        self.rounds_due += steps / self.config.update_every
-        for _ in range(int(self.rounds_due[active].max(initial=0))):
-            now = active & (self.rounds_due >= 1)
-            self.rounds_due -= now
-            for _ in range(self.config.critic_steps):
-                self._critic_step(now)
-            for _ in range(self.config.policy_steps):
-                slots = self._sample(self.config.policy_batch)
-                self.theta.requires_grad_(True)
-                self._ascend_policy(self._objective(slots).mean(-1).sum(), now)
-                self.theta.requires_grad_(False)
+        self.steps_due += steps
+        while (now := active & (self.steps_due >= self.config.update_every)).any():
+            self.steps_due -= np.where(now, self.config.update_every, 0)
+            self.learn_round(now)
+
+    def learn_round(self, active: np.ndarray | None = None) -> None:
+        """One round of critic steps and policy steps on the replay alone, as learning from fixed data asks."""
+        active = (np.ones(len(self.streams), bool) if active is None else active) & (self._usable() > 0)
+        if not active.any():
+            return
+        for _ in range(self.config.critic_steps):
+            self._critic_step(active)
+        for _ in range(self.config.policy_steps):
+            slots = self._sample(self.config.policy_batch, active)
+            self.theta.requires_grad_(True)
+            self._ascend_policy(self._objective(slots, active).mean(-1).sum(), active)
+            self.theta.requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "transitions": self.transitions.state(), "rounds_due": self.rounds_due}
+        return {**super().state(), "transitions": self.transitions.state(), "steps_due": self.steps_due}
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
         self.transitions.load(state["transitions"])
-        self.rounds_due = state["rounds_due"].copy()
+        self.steps_due = state["steps_due"].copy()
 
 
 class PSVF(TDLearner):
@@ -195,17 +205,18 @@ class PSVF(TDLearner):
     def __init__(self, policy: Policy, config: TDConfig | None = None, seeds: Sequence[int] = (0,)) -> None:
         super().__init__(policy, config or TDConfig(), seeds, policy.network.sizes[0] + policy.num_parameters)
 
-    def value(self, theta: Tensor, obs: Tensor) -> Tensor:
+    def value(self, theta: Tensor, obs: Tensor, layers: Layers | None = None) -> Tensor:
         """V(s, theta) `[S, B]` for normalised `obs[S, B, D]` and `theta[S, B, P]`, or `[S, 1, P]` for all."""
-        return self.critic.forward(self.phi, obs, theta).squeeze(-1)
+        layers = self.critic.unflatten(self.phi) if layers is None else layers
+        return self.critic.apply(layers, obs, theta).squeeze(-1)
 
-    def _next_value(self, theta: Tensor, next_obs: Tensor) -> Tensor:
+    def _next_value(self, theta: Tensor, next_obs: Tensor, active: np.ndarray) -> Tensor:
         return self.value(theta, next_obs)
 
-    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor) -> Tensor:
-        return self.value(theta, obs)
+    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers) -> Tensor:
+        return self.value(theta, obs, layers)
 
-    def _objective(self, slots: Tensor) -> Tensor:
+    def _objective(self, slots: Tensor, active: np.ndarray) -> Tensor:
         obs = self._normalize(self.transitions.gather("obs", slots))
         return state_objective(lambda theta, states: self.value(theta.unsqueeze(-2), states), self.theta, obs)
 
@@ -225,18 +236,19 @@ class PAVF(TDLearner):
         inputs = policy.network.sizes[0] + policy.head.outputs + policy.num_parameters
         super().__init__(policy, config, seeds, inputs)
 
-    def value(self, theta: Tensor, obs: Tensor, actions: Tensor) -> Tensor:
+    def value(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers | None = None) -> Tensor:
         """Q(s, a, theta) `[S, B]`, shapes as in `PSVF.value`; actions `[S, B, A]`, or `[S, B]` if discrete."""
-        return self.critic.forward(self.phi, obs, self._encode(actions), theta).squeeze(-1)
+        layers = self.critic.unflatten(self.phi) if layers is None else layers
+        return self.critic.apply(layers, obs, self._encode(actions), theta).squeeze(-1)
 
-    def _next_value(self, theta: Tensor, next_obs: Tensor) -> Tensor:
-        actions = self._act(theta, next_obs.unsqueeze(-2)).squeeze(-1 if self.discrete else -2)
+    def _next_value(self, theta: Tensor, next_obs: Tensor, active: np.ndarray) -> Tensor:
+        actions = self._act(theta, next_obs.unsqueeze(-2), active).squeeze(-1 if self.discrete else -2)
         return self.value(theta, next_obs, actions)
 
-    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor) -> Tensor:
-        return self.value(theta, obs, actions)
+    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers) -> Tensor:
+        return self.value(theta, obs, actions, layers)
 
-    def _objective(self, slots: Tensor) -> Tensor:
+    def _objective(self, slots: Tensor, active: np.ndarray) -> Tensor:
         obs = self._normalize(self.transitions.gather("obs", slots))
 
         def action_value(theta: Tensor, states: Tensor, actions: Tensor) -> Tensor:
@@ -245,7 +257,7 @@ class PAVF(TDLearner):
         if not self.config.stochastic:
             return deterministic_objective(action_value, self.policy, self.theta, obs)
         if not self.config.importance:
-            actions = self._act(self.theta.detach(), obs)
+            actions = self._act(self.theta.detach(), obs, active)
             return stochastic_objective(action_value, self.policy, self.theta, obs, actions)
         actions, log_prob = (self.transitions.gather(name, slots) for name in ("action", "log_prob"))
         return stochastic_objective(action_value, self.policy, self.theta, obs, actions, log_prob)

@@ -90,6 +90,7 @@ def evaluate(
     seeds and `round` alone.
     """
     seeds = len(learner.streams)
+    require(env.num_envs % seeds == 0, f"env must have rows for {seeds} seeds, got {env.num_envs}")
     episodes = env.num_envs // seeds
     theta = theta.unsqueeze(1) if theta.ndim == 2 else theta
     require(
@@ -145,7 +146,8 @@ def zero_shot(learner: PSSVF, env: BatchEnv, count: int, *, steps: int, lr: floa
     climbed = ascend(learner.value, fresh, steps=steps, lr=lr)
     before, after = (evaluate(learner, theta, env).mean(1) for theta in (fresh, climbed))
     predicted = learner.value(climbed).mean(1)
-    best = [learner.replay.values(s).max() for s in range(len(seeds))]
+    bonus = learner.config.survival_bonus
+    best = [(learner.replay.values(s) + bonus * learner.replay.lengths(s)).max() for s in range(len(seeds))]
     columns = zip(before, after, predicted, best, strict=True)
     return [
         dict(zip(("before", "after", "predicted", "best_in_data"), map(float, row), strict=True)) for row in columns

@@ -22,12 +22,12 @@ PUBLISHED: dict[str, Any] = {"normalize_returns": False, "policy_capacity": 100_
 # Chosen on seeds 100 and up, 2026-11-22; evaluated on seeds 0 and up.
 TUNED: dict[str, dict[str, Any]] = {
     LQR: {"population": 8, "normalize_observations": False},
-    CARTPOLE: {"population": 8, "lr_policy": 3e-3, "critic_steps": 20},
+    CARTPOLE: {"population": 8, "lr_policy": 3e-3, "critic_steps": 20, "batch": 32, "critic_hidden": (128, 128)},
     SWIMMER: {"population": 2, "sigma": 0.5, "lr_policy": 3e-3, "critic_steps": 40, "batch": 64, "ensemble": 4},
     HOPPER: {"population": 8, "survival_bonus": 1.0},
 }
 FROM_RANDOM: dict[str, Any] = {  # two critic steps per policy, none for the policy
-    "ensemble": 5,
+    "ensemble": 10,
     "log_returns": True,
     "lr_critic": 3e-3,
     "batch": 64,
@@ -146,10 +146,10 @@ def from_random_policies(config: Config, seeds: list[int]) -> list[dict]:
     settings = PSSVFConfig(population=config.random_policies, **FROM_RANDOM)
     learner = PSSVF(policy, settings, seeds)
     shape = (config.random_policies, policy.num_parameters)
-    theta = 0.5 * learner.streams.draw(lambda generator: torch.randn(shape, generator=generator))
+    theta = 0.3 * learner.streams.draw(lambda generator: torch.randn(shape, generator=generator))
     learner.tell(theta, rollout(env, learner.actor(theta), learner.episode_seeds()))
     fresh = make_batch(PENDULUM, len(seeds) * config.fresh_policies * 2)
-    return zero_shot(learner, fresh, config.fresh_policies, steps=150, lr=1e-2)
+    return zero_shot(learner, fresh, config.fresh_policies, steps=80, lr=1e-2)
 
 
 def lqr(config: Config, seeds: list[int], log: RunLog) -> dict:
@@ -220,11 +220,11 @@ def check(data: dict) -> list[Check]:
             ">=",
             0.98,
         ),
-        # pilot: 57 of 64 seeds from 200 up, 2026-11-22
+        # pilot: 29 of seeds 300-331, 2026-11-22
         Check(
             "CartPole-v1: share of seeds that reach 475 within 10,000 steps", sum(cartpole) / len(cartpole), ">=", 0.8
         ),
-        # pilot: 8 of 8 seeds from 100 up, 2026-11-22
+        # pilot: 10 of seeds 100-109 after 75 steps, 9 after 100, 2026-11-22
         Check(
             "Zero-shot, InvertedPendulum-v5: share of seeds whose fresh policies beat all data",
             sum(beaten) / len(beaten),

@@ -58,7 +58,7 @@ def claims(record: dict[str, Any]) -> str:
         (
             check["claim"].replace("|", "\\|"),
             number(check["value"]),
-            f"{check['op'].replace('<', '&lt;').replace('>', '&gt;')} {number(check['bar'])}",
+            f"{check['op']} {number(check['bar'])}",
             "holds" if check["passed"] else "**does not hold**",
         )
         for check in record["checks"]
@@ -73,7 +73,7 @@ def table(title: str, content: Any, seeds: list[int]) -> str:
     row of values per seed gives a line per seed; a list of numbers gives a column per seed.
     """
     if isinstance(content, list):
-        return grid((title, *(f"seed {seed}" for seed in seeds)), [("", *map(number, content))])
+        return grid(("", *(f"seed {seed}" for seed in seeds)), [(title, *map(number, content))])
     if all(isinstance(part, dict) and "iqm" in part for part in content.values()):
         rows = [
             (

@@ -65,3 +65,16 @@ def test_saved_moments_go_on_bit_for_bit():
 def test_a_step_size_that_is_not_positive_is_refused(lr):
     with pytest.raises(InputError, match=f"lr.*{lr}"):
         Adam(torch.zeros(1), lr)
+
+
+def test_plain_form_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch):
+    fused, plain = normal(3, 7), normal(3, 7)
+    one, other = Adam(fused, 1e-2), Adam(plain, 1e-2)
+    for step in range(20):
+        active = torch.tensor([True, step % 2 == 0, step % 3 == 0])
+        gradient = normal(3, 7, seed=step)
+        one.step(gradient, active)
+        with monkeypatch.context() as patch:
+            patch.setattr("mindworks.policies.adam._FUSED", None)
+            other.step(gradient, active)
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-13)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mindworks.errors import require
 
-BLOCK = 1 << 16  # entries per block: four float32 vectors of this length stay inside a second-level cache
+# torch's one-pass kernel, the one behind Adam(fused=True): 3.0 against 11.0 ms on 4.4 million parameters, 6 against
+# 66 us on 5,000 (2026-11-22). It has no public name of its own; without it the plain form below does the same.
+_FUSED = getattr(torch, "_fused_adam_", None)
 
 
 class Adam:
@@ -32,24 +34,33 @@ class Adam:
     @torch.no_grad()
     def step(self, gradient: Tensor, active: np.ndarray | Tensor | None = None) -> None:
         """Descend along `gradient[S, ...]` in the rows where `active[S]` is true (all of them by default)."""
-        rows = np.ones(len(self.count), bool) if active is None else np.asarray(active)
-        self.count += torch.from_numpy(rows)
-        tensors = (self.parameter, gradient.contiguous(), self.mean, self.square)
-        if rows.all() and (self.count == self.count[0]).all():
-            self._update(int(self.count[0]), *(tensor.view(-1) for tensor in tensors))
-            return
-        for row in np.flatnonzero(rows):
-            self._update(int(self.count[row]), *(tensor[row].view(-1) for tensor in tensors))
+        tensors = (self.parameter.detach(), gradient, self.mean, self.square)
+        rows = range(len(self.count)) if active is None else np.flatnonzero(np.asarray(active)).tolist()
+        self.count[list(rows)] += 1
+        if len(rows) == len(self.count) and len(set(self.count.tolist())) == 1:
+            self._update(int(self.count[0]), *tensors)
+        else:
+            for row in rows:
+                self._update(int(self.count[row]), *(tensor[row] for tensor in tensors))
 
     def _update(self, count: int, *tensors: Tensor) -> None:
+        if _FUSED is None:
+            update_reference(count, *tensors, lr=self.lr, betas=self.betas, eps=self.eps)
+            return
         beta1, beta2 = self.betas
-        correction = (1 - beta2**count) ** 0.5
-        rate = self.lr * correction / (1 - beta1**count)
-        # block by block, so that the second and later passes over a long vector find it in the cache
-        for parameter, gradient, mean, square in zip(*(tensor.split(BLOCK) for tensor in tensors), strict=True):
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            parameter.addcdiv_(mean, square.sqrt().add_(self.eps * correction), value=-rate)
+        # the kernel takes the number of the step as a tensor; the gradient is data, and autograd is off
+        _FUSED(
+            *([tensor] for tensor in tensors),
+            [],
+            [torch.tensor(float(count))],
+            lr=self.lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def state(self) -> dict[str, Any]:
         """Moments and counters; the parameter is its owner's to save."""
@@ -57,6 +68,24 @@ class Adam:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned."""
-        self.mean.copy_(state["mean"])
-        self.square.copy_(state["square"])
-        self.count.copy_(state["count"])
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+def update_reference(
+    count: int,
+    parameter: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """Step number `count` in plain torch, in place."""
+    beta1, beta2 = betas
+    correction = (1 - beta2**count) ** 0.5
+    mean.lerp_(gradient, 1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    parameter.addcdiv_(mean, square.sqrt().add_(eps * correction), value=-lr * correction / (1 - beta1**count))

@@ -18,7 +18,7 @@ from mindworks.core.policy import Policy
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import require
 from mindworks.policies.learner import Learner, LearnerConfig
-from mindworks.policies.regression import squared_error_gradient
+from mindworks.policies.regression import SquaredError
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,11 @@ class PSSVF(Learner):
         slots = self.replay.draw(self.streams, (steps, self.config.batch), active)
         returns = self._targets(self.replay.policies.gather("value", slots))
         targets = ((returns - self.center.unsqueeze(-1)) / self.scale.unsqueeze(-1)).float()
-        expected = targets.repeat_interleave(self.config.ensemble, 0).numpy()
-        flat = self.phi.flatten(0, 1).numpy()
-        gradient = np.empty_like(flat)
+        targets = targets.repeat_interleave(self.config.ensemble, 0)
+        error = SquaredError(self.critic, self.phi.flatten(0, 1))
         for step in range(steps):
             theta = self.replay.theta(slots[:, step]).repeat_interleave(self.config.ensemble, 0)
-            squared_error_gradient(self.critic, flat, theta.numpy(), expected[:, step], gradient)
-            self.critic_adam.step(torch.from_numpy(gradient).view(self.phi.shape), active)
+            self.critic_adam.step(error(theta, targets[:, step]).view(self.phi.shape), active)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "center": self.center, "scale": self.scale}

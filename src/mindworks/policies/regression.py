@@ -1,48 +1,47 @@
 """The squared-error gradient of many small MLPs at once, written out, and the same by autograd to hold it against.
 
-A regression step on a batch of 16 is mostly overhead: for one critic of 10-64-64-1 the PSSVF's whole step took 237 us
-in the written-out form and 764 us by autograd (one thread of a busy machine, 2026-11-22). R networks, Q parameters of each, B rows, I inputs.
+A regression step on a batch of 16 is mostly overhead, and autograd adds a zero-filled vector per slice of a flat phi:
+for one critic of 10-64-64-1 the PSSVF's whole step took 764 us by autograd (one thread of a busy machine, 2026-11-22);
+`benchmarks/vs_list_of_tensors.py` measures the written-out form. R networks, Q parameters each, B rows, I inputs.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mindworks.core.population import MLP
 
 
-def squared_error_gradient(
-    network: MLP, phi: np.ndarray, x: np.ndarray, target: np.ndarray, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Gradient `[R, Q]` of each network's mean squared error: `phi[R, Q]`, inputs `x[R, B, I]`, `target[R, B]`.
+class SquaredError:
+    """Gradients of each network's mean squared error in `phi[R, Q]`, whose memory it reads at every call."""
 
-    `out[R, Q]` receives the gradient if given, which spares long vectors their page faults.
-    """
-    layers = network.unflatten(torch.from_numpy(phi))
-    weights = [(weight.numpy(), bias.numpy()[:, None]) for weight, bias in layers]
-    hidden = [x]
-    for weight, bias in weights[:-1]:
-        before = np.matmul(hidden[-1], weight.swapaxes(1, 2))
-        before += bias
-        hidden.append(np.tanh(before) if network.activation == "tanh" else np.maximum(before, 0, out=before))
-    weight, bias = weights[-1]
-    output = np.matmul(hidden[-1], weight.swapaxes(1, 2)) + bias
-    delta = (output - target[..., None]) * (2 / x.shape[1])
-    gradient = np.empty_like(phi) if out is None else out
-    slots = [(weight.numpy(), bias.numpy()) for weight, bias in network.unflatten(torch.from_numpy(gradient))]
-    for (weight, _), (weight_slot, bias_slot), below in zip(weights[::-1], slots[::-1], hidden[::-1], strict=True):
-        np.matmul(delta.swapaxes(1, 2), below, out=weight_slot)
-        delta.sum(1, out=bias_slot)
-        if below is not x:
-            slope = 1 - below**2 if network.activation == "tanh" else below > 0
-            delta = np.matmul(delta, weight) * slope
-    return gradient
+    def __init__(self, network: MLP, phi: Tensor) -> None:
+        self.tanh = network.activation == "tanh"
+        self.gradient = torch.empty_like(phi)
+        self.layers = [(weight.mT, weight, bias.unsqueeze(1)) for weight, bias in network.unflatten(phi)]
+        self.slots = network.unflatten(self.gradient)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, target: Tensor) -> Tensor:
+        """The gradient `[R, Q]` at inputs `x[R, B, I]` and `target[R, B]`; the next call overwrites it."""
+        hidden = [x]
+        for transposed, _, bias in self.layers[:-1]:
+            before = torch.baddbmm(bias, hidden[-1], transposed)
+            hidden.append(before.tanh_() if self.tanh else before.clamp_min_(0))
+        transposed, _, bias = self.layers[-1]
+        delta = torch.baddbmm(bias, hidden[-1], transposed).sub_(target.unsqueeze(-1)).mul_(2 / x.shape[1])
+        for (_, weight, _), slots, below in zip(self.layers[::-1], self.slots[::-1], hidden[::-1], strict=True):
+            torch.bmm(delta.mT, below, out=slots[0])
+            torch.sum(delta, 1, out=slots[1])
+            if below is not x:
+                slope = 1 - below.square_() if self.tanh else below > 0
+                delta = torch.bmm(delta, weight).mul_(slope)
+        return self.gradient
 
 
-def squared_error_gradient_reference(network: MLP, phi: Tensor, x: Tensor, target: Tensor) -> Tensor:
-    """The same by autograd on tensors of the same shapes."""
+def squared_error_gradient(network: MLP, phi: Tensor, x: Tensor, target: Tensor) -> Tensor:
+    """The reference: the same gradient by autograd, on tensors of the same shapes."""
     phi = phi.detach().requires_grad_(True)
     error = (network.forward(phi, x).squeeze(-1) - target).square().mean(-1).sum()
     return torch.autograd.grad(error, phi)[0]

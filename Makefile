@@ -40,10 +40,12 @@ setup: .venv/test  ## every extra and tool
 
 claims: .venv/base  ## every study at cpu scale; writes results/ and the README table
 	$(BIN)/python scripts/claims.py
+	$(BIN)/python scripts/docs_tables.py
 
 bench: .venv/base  ## every comparison with a peer; writes results/benchmarks/
 	$(PIP) --editable '.[bench]'
-	@status=0; for script in benchmarks/vs_*.py; do echo "== $$script"; $(BIN)/python $$script || status=1; done; exit $$status
+	@status=0; for script in benchmarks/vs_*.py; do echo "== $$script"; $(BIN)/python $$script || status=1; done; \
+	$(BIN)/python benchmarks/tables.py && $(BIN)/python scripts/docs_tables.py && exit $$status
 
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ TINY = {
     "cartpole_steps": 100,
     "swimmer_steps": 1000,
     "car_steps": 1000,
+    "car_pssvf_steps": 1000,
     "random_policies": 8,
 }
 

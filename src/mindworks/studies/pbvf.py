@@ -24,6 +24,7 @@ TUNED: dict[str, dict[str, Any]] = {
     LQR: {"population": 8, "normalize_observations": False},
     CARTPOLE: {"population": 8, "lr_policy": 3e-3, "critic_steps": 20, "batch": 32, "critic_hidden": (128, 128)},
     SWIMMER: {"population": 2, "sigma": 0.5, "lr_policy": 3e-3, "critic_steps": 40, "batch": 64, "ensemble": 4},
+    CAR: {"population": 8},
     HOPPER: {"population": 8, "survival_bonus": 1.0},
 }
 FROM_RANDOM: dict[str, Any] = {  # two critic steps per policy, none for the policy
@@ -55,6 +56,8 @@ class Config:
     """environment steps in Swimmer-v5"""
     car_steps: int = 60_000
     """environment steps of PSVF and of PAVF in MountainCarContinuous-v0"""
+    car_pssvf_steps: int = 20_000
+    """environment steps of the PSSVF there, before fresh policies climb its critic"""
     hopper_steps: int = 0
     """environment steps in Hopper-v5, trained without its survival bonus; 0 leaves it out"""
     random_policies: int = 1000
@@ -65,8 +68,8 @@ class Config:
     """states per policy step of PSVF and PAVF"""
 
     def __post_init__(self) -> None:
-        counts = ("mdps", "lqr_steps", "cartpole_steps", "swimmer_steps", "car_steps", "fresh_policies", "policy_batch")
-        for name in counts:
+        counts = set(Config.__dataclass_fields__) - {"hidden", "published", "hopper_steps", "random_policies"}
+        for name in sorted(counts):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(self.random_policies >= 2, f"random_policies must be at least 2, got {self.random_policies}")
         require(self.hopper_steps >= 0, f"hopper_steps must not be negative, got {self.hopper_steps}")
@@ -74,6 +77,7 @@ class Config:
 
 
 def run(config: Config, seeds: list[int], log: RunLog) -> dict:
+    """Every experiment is a stage, so that a run that stopped goes on inside the one it was in."""
     import torch
 
     from mindworks.policies.exact import largest_errors
@@ -88,9 +92,10 @@ def run(config: Config, seeds: list[int], log: RunLog) -> dict:
         ),
         "zero_shot": log.stage("zero_shot", lambda log: from_random_policies(config, seeds)),
         "swimmer": log.stage("swimmer", lambda log: pssvf(config, seeds, log, SWIMMER, config.swimmer_steps)),
+        "car": log.stage("car", lambda log: pssvf(config, seeds, log, CAR, config.car_pssvf_steps)),
+        "psvf": log.stage("psvf", lambda log: temporal_difference(config, seeds, log, "psvf")),
+        "pavf": log.stage("pavf", lambda log: temporal_difference(config, seeds, log, "pavf")),
     }
-    data["psvf"] = log.stage("psvf", lambda log: temporal_difference(config, seeds, log, "psvf"))
-    data["pavf"] = log.stage("pavf", lambda log: temporal_difference(config, seeds, log, "pavf"))
     if config.hopper_steps:
         data["hopper"] = log.stage("hopper", lambda log: pssvf(config, seeds, log, HOPPER, config.hopper_steps))
     return data
@@ -203,6 +208,7 @@ def final(curves: list) -> list[float]:
 
 
 def check(data: dict) -> list[Check]:
+    """The sentences of the claim, each with its bar and the pilot the bar comes from."""
     zero_shot = data["zero_shot"]
     beaten = [row["after"] > row["best_in_data"] for row in zero_shot]
     cartpole = [best(curve, 10_000) >= 475 for curve in data["cartpole"]["curves"]]
@@ -247,6 +253,7 @@ def check(data: dict) -> list[Check]:
 
 
 def table(data: dict) -> dict:
+    """What the record keeps beside the checks: every seed, and statistics over them."""
     curves = {name: data[name]["curves"] for name in TRAINED if name in data}
     fresh = {name: data[name]["fresh"] for name in TRAINED if "fresh" in data.get(name, {})}
     fresh["zero_shot"] = data["zero_shot"]
@@ -263,6 +270,7 @@ def table(data: dict) -> dict:
 
 
 def plot(data: dict, folder: Path) -> list[Path]:
+    """One figure: the LQR's landscape true and learned, zero-shot learning, and the learning curves."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.2), layout="constrained")
@@ -285,7 +293,7 @@ def plot(data: dict, folder: Path) -> list[Path]:
     panels = {
         "CartPole-v1": ("cartpole", "reference"),
         "Swimmer-v5": ("swimmer",),
-        "MountainCarContinuous-v0": ("psvf", "pavf"),
+        "MountainCarContinuous-v0": ("car", "psvf", "pavf"),
     }
     for ax, (name, parts) in zip(axes[1], panels.items(), strict=True):
         for color, part in enumerate(parts):
@@ -303,6 +311,7 @@ LABELS = {
     "cartpole": "PSSVF, 8 policies",
     "reference": "PSSVF, published",
     "swimmer": "PSSVF, 2 policies",
+    "car": "PSSVF, 8 policies",
     "psvf": "PSVF",
     "pavf": "PAVF",
 }
@@ -335,6 +344,7 @@ STUDY = Study(
             "cartpole_steps": 300,
             "swimmer_steps": 2000,
             "car_steps": 4000,
+            "car_pssvf_steps": 1000,
             "random_policies": 50,
             "fresh_policies": 2,
             "policy_batch": 50,
@@ -346,6 +356,7 @@ STUDY = Study(
             "cartpole_steps": 100_000,
             "swimmer_steps": 1_000_000,
             "car_steps": 100_000,
+            "car_pssvf_steps": 100_000,
             "hopper_steps": 1_000_000,
             "policy_batch": 10_000,
         },

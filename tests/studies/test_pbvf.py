@@ -74,7 +74,7 @@ def test_bad_fields_are_named(field: str) -> None:
 def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     flags = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "mindworks", "run", "pbvf"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MINDWORKS_CHECKPOINT_SECONDS": "0"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MINDWORKS_CHECKPOINT_SECONDS": "0.05"}
     out = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     subprocess.run([*command, "--scale", "smoke", *flags, "--out", str(tmp_path / "whole")], **out, check=False)
     process = subprocess.Popen([*command, "--scale", "smoke", *flags, "--out", str(tmp_path / "cut")], **out)

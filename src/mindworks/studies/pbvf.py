@@ -308,10 +308,10 @@ def plot(data: dict, folder: Path) -> list[Path]:
 
 
 LABELS = {
-    "cartpole": "PSSVF, 8 policies",
-    "reference": "PSSVF, published",
-    "swimmer": "PSSVF, 2 policies",
-    "car": "PSSVF, 8 policies",
+    "cartpole": "PSSVF",
+    "reference": "PSSVF, published settings",
+    "swimmer": "PSSVF",
+    "car": "PSSVF",
     "psvf": "PSVF",
     "pavf": "PAVF",
 }

@@ -230,3 +230,13 @@ def test_a_closed_display_leaves_open_loops_harmless(tmp_path: Path, capsys: pyt
 
 def test_clock() -> None:
     assert [clock(5), clock(65), clock(3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_the_environment_says_how_often_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RunLog(tmp_path)
+    assert not log.due()
+    monkeypatch.setenv("MINDWORKS_CHECKPOINT_SECONDS", "0")
+    assert log.due()
+    monkeypatch.setenv("MINDWORKS_CHECKPOINT_SECONDS", "often")
+    with pytest.raises(InputError, match="MINDWORKS_CHECKPOINT_SECONDS must be a number of seconds, got 'often'"):
+        log.due()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mindworks.errors import require
+from mindworks.errors import InputError, require
 from mindworks.lab import checkpoint
 from mindworks.lab.files import dumps, loads, plain, read_sealed, write_sealed
 from mindworks.lab.metrics import MetricsFile
@@ -110,8 +110,7 @@ class RunLog:
 
         The environment variable MINDWORKS_CHECKPOINT_SECONDS overrides `seconds`, for machines that may vanish.
         """
-        seconds = float(os.environ.get("MINDWORKS_CHECKPOINT_SECONDS", seconds))
-        return time.monotonic() - self._saved_at >= seconds
+        return time.monotonic() - self._saved_at >= _seconds_between_saves(seconds)
 
     def close(self) -> None:
         """Close the metrics file."""
@@ -143,6 +142,16 @@ class RunLog:
         self._saved_at = time.monotonic()
         if self._on_save is not None:
             self._on_save()
+
+
+def _seconds_between_saves(usual: float) -> float:
+    given = os.environ.get("MINDWORKS_CHECKPOINT_SECONDS")
+    if given is None:
+        return usual
+    try:
+        return float(given)
+    except ValueError as error:
+        raise InputError(f"MINDWORKS_CHECKPOINT_SECONDS must be a number of seconds, got {given!r}") from error
 
 
 def _last_offset(folder: Path) -> int:

@@ -6,9 +6,9 @@ import copy
 
 import numpy as np
 import torch
+from policy_helpers import environment, generation, learner
 
 from mindworks.policies import zero_shot
-from policy_helpers import environment, generation, learner
 
 
 def trained(**config):

@@ -80,8 +80,10 @@ def run(config: Config, seeds: list[int], log: RunLog) -> dict:
     """Every experiment is a stage, so that a run that stopped goes on inside the one it was in."""
     import torch
 
+    from mindworks.envs import make_batch
     from mindworks.policies.exact import largest_errors
 
+    make_batch(PENDULUM, 1).close()  # says now, not minutes later, if MuJoCo is missing
     torch.set_num_threads(1)  # the matrices are small; a second thread only spins
     data = {
         "exact": log.stage("exact", lambda log: largest_errors(config.mdps, seeds)),

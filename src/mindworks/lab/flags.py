@@ -8,7 +8,7 @@ import io
 import re
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -161,8 +161,26 @@ def _bare(config: type) -> type:
     Help texts are handed to tyro ready-made: its own search for them costs 0.05 CPU s (2026-11-22).
     """
     hints, docs = get_type_hints(config, include_extras=True), docstrings(config)
-    members = [(f.name, Annotated[hints[f.name], _help(docs.get(f.name, ""))]) for f in _init_fields(config)]
+    members = [(f.name, _flagged(hints[f.name], docs.get(f.name, ""))) for f in _init_fields(config)]
     return make_dataclass(config.__name__, members, frozen=True, namespace={"__doc__": config.__doc__})
+
+
+def _flagged(hint: Any, text: str) -> Any:
+    """The annotation that tyro reads: with its help text, and for `tuple[x, ...]` with our own reading of the words.
+
+    Tyro checks the default of a tuple with typeguard, whose import costs 0.05 CPU s (2026-11-22); an `object` it lets pass.
+    """
+    if get_origin(hint) is not tuple or get_args(hint)[1:] != (...,) or get_args(hint)[0] not in (int, float, str):
+        return Annotated[hint, _help(text)]
+    (kind, _) = get_args(hint)
+    words: Any = tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{kind.__name__.upper()} ...]",
+        instance_from_str=lambda given: tuple(kind(word) for word in given),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(item, kind) for item in value),
+        str_from_instance=lambda value: [str(item) for item in value],
+    )
+    return Annotated[object, words, _help(text)]
 
 
 def _configured(config: type, bare: Any) -> Any:

@@ -303,7 +303,7 @@ def plot(data: dict, folder: Path) -> list[Path]:
                 steps, values = zip(*curve, strict=True)
                 ax.plot(steps, values, f"C{color}", alpha=0.6, lw=1.2, label=None if i else LABELS[part])
         ax.set(xlabel="environment steps", ylabel="return", title=name)
-        ax.legend(frameon=False)
+        ax.legend(fontsize=8, framealpha=0.8, edgecolor="none")
     figure.savefig(path := folder / "pbvf.svg")
     plt.close(figure)
     return [path]

@@ -168,7 +168,8 @@ def _bare(config: type) -> type:
 def _flagged(hint: Any, text: str) -> Any:
     """The annotation that tyro reads: with its help text, and for `tuple[x, ...]` with our own reading of the words.
 
-    Tyro checks the default of a tuple with typeguard, whose import costs 0.05 CPU s (2026-11-22); an `object` it lets pass.
+    Tyro checks the default of a tuple with typeguard, whose import costs 0.05 CPU s (2026-11-22), and lets an object
+    pass.
     """
     if get_origin(hint) is not tuple or get_args(hint)[1:] != (...,) or get_args(hint)[0] not in (int, float, str):
         return Annotated[hint, _help(text)]

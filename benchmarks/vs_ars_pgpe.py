@@ -59,8 +59,16 @@ _ARS_COMMON = [
     _ars("fewer directions, larger steps", True, 4, 2, 0.1, 0.1),
     _ars("as the last, half the directions", True, 2, 1, 0.1, 0.1),
 ]
+# The PSSVF's settings for CartPole were chosen among some thirty, on more seeds: the rivals get about as many.
+_ARS_PRODUCT = [
+    _ars("product", normalize, n_delta, n_top, learning_rate, delta_std)
+    for normalize in (True, False)
+    for n_delta, n_top in ((1, 1), (2, 1), (4, 2))
+    for learning_rate in (0.05, 0.3)
+    for delta_std in (0.1, 0.3)
+]
 ARS_GRID: dict[str, list[Setting]] = {
-    "CartPole-v1": _ARS_COMMON,
+    "CartPole-v1": [*_ARS_COMMON, *_ARS_PRODUCT],
     "InvertedPendulum-v5": _ARS_COMMON,
     "Swimmer-v5": [
         _ars("zoo Swimmer-v3, after the ARS paper", False, 1, 1, 0.02, 0.01),
@@ -82,8 +90,15 @@ _PGPE_COMMON = [
     _pgpe("the notebook, popsize 4", 4, 0.15, 15),
     _pgpe("popsize 10, three times the speed", 10, 0.45, 5),
 ]
+_PGPE_PRODUCT = [
+    _pgpe("product", popsize, max_speed, radius)
+    for popsize in (4, 10, 20)
+    for max_speed in (0.05, 0.15, 0.45)
+    for radius in (5, 15, 45)
+    if (max_speed, radius) != (0.15, 15) and (popsize, max_speed, radius) != (10, 0.45, 5)
+]
 PGPE_GRID: dict[str, list[Setting]] = {
-    "CartPole-v1": _PGPE_COMMON,
+    "CartPole-v1": [*_PGPE_COMMON, *_PGPE_PRODUCT],
     "InvertedPendulum-v5": _PGPE_COMMON,
     "Swimmer-v5": [
         _pgpe("the notebook, popsize 20", 20, 0.15, 15),
@@ -91,6 +106,9 @@ PGPE_GRID: dict[str, list[Setting]] = {
         _pgpe("the notebook, popsize 4", 4, 0.15, 15),
         _pgpe("popsize 10, three times the speed", 10, 0.45, 5),
         _pgpe("popsize 4, three times the speed", 4, 0.45, 5),
+        *(_pgpe("product", 4, max_speed, radius) for max_speed in (0.05, 0.1, 0.3) for radius in (2, 5)),
+        _pgpe("product", 2, 0.05, 5),
+        _pgpe("product", 2, 0.15, 5),
     ],
 }
 GRIDS = {"ars": ARS_GRID, "pgpe": PGPE_GRID}

@@ -172,7 +172,16 @@ def memory_case(policy: Policy, stored: int, population: int, limit: float) -> d
     title = f"a batch of {BATCH} made again from {stored} seeds, P={size}"
     sizes = {"ours_bytes": seeds.nbytes, "peer_bytes": stored * size * 4, "bytes_bar": limit}
     verdict = {"passed": seeds.nbytes < limit}
-    return timed(title, lambda: seeds.sample(streams, BATCH), lambda: peer.draw(BATCH), 5, 1.0, 0.0, **sizes, **verdict)
+    return timed(
+        title,
+        lambda: seeds.theta(seeds.draw(streams, (BATCH,))),
+        lambda: peer.draw(BATCH),
+        5,
+        1.0,
+        0.0,
+        **sizes,
+        **verdict,
+    )
 
 
 def seeds_case(policy: Policy, seeds: int, stored: int) -> dict[str, Any]:

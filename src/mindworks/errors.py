@@ -20,6 +20,13 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def require_at_least(owner: object, minimum: int, *names: str) -> None:
+    """Raise `InputError` that names the first of the attributes `names` of `owner` that is below `minimum`."""
+    for name in names:
+        value = getattr(owner, name)
+        require(value >= minimum, f"{name} must be at least {minimum}, got {value}")
+
+
 def import_extra(module: str, extra: str) -> ModuleType:
     """Import `module` of the optional `extra`, or raise `MissingExtra` with the command that installs it."""
     try:

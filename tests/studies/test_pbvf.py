@@ -52,7 +52,8 @@ def test_every_check_can_fail(smoke: tuple[dict, dict, Path]) -> None:
     ):
         target["exact"] = dict.fromkeys(target["exact"], error)
         target["lqr"]["correlation"] = [correlation]
-        target["zero_shot"] = [{**row, "after": after, "best_in_data": 5.0} for row in target["zero_shot"]]
+        row = {"before": 0.0, "after": after, "predicted": 0.0, "best_in_data": 5.0}
+        target["zero_shot"]["zero_shot"] = [row]
         for name in ("cartpole", "swimmer", "psvf", "pavf"):
             target[name]["curves"] = [[[10, value]]]
     assert all(check.passed for check in STUDY.check(perfect))

@@ -15,7 +15,7 @@ from mindworks.core.policy import Actor, Policy
 from mindworks.core.population import MLP
 from mindworks.envs.normalizer import RunningNorm
 from mindworks.envs.rollout import Trajectories
-from mindworks.errors import require
+from mindworks.errors import require, require_at_least
 from mindworks.policies.adam import Adam
 from mindworks.policies.replay import PolicyReplay, Storage
 from mindworks.policies.streams import Streams
@@ -54,11 +54,10 @@ class LearnerConfig:
     """whether policies and critics see observations in units of their running mean and standard deviation"""
 
     def __post_init__(self) -> None:
-        require(self.population >= 1, f"population must be at least 1, got {self.population}")
+        require_at_least(self, 1, "population", "batch", "policy_capacity")
         require(self.sigma >= 0, f"sigma must not be negative, got {self.sigma}")
         require(self.lr_policy > 0, f"lr_policy must be positive, got {self.lr_policy}")
         require(self.lr_critic > 0, f"lr_critic must be positive, got {self.lr_critic}")
-        require(self.batch >= 1, f"batch must be at least 1, got {self.batch}")
 
 
 class Learner(ABC):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mindworks.core.policy import Policy
 from mindworks.envs.rollout import Trajectories
-from mindworks.errors import require
+from mindworks.errors import require, require_at_least
 from mindworks.policies.learner import Learner, LearnerConfig
 from mindworks.policies.regression import SquaredError
 
@@ -38,9 +38,8 @@ class PSSVFConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.critic_steps >= 1, f"critic_steps must be at least 1, got {self.critic_steps}")
-        require(self.ensemble >= 1, f"ensemble must be at least 1, got {self.ensemble}")
-        require(self.policy_steps >= 0, f"policy_steps must not be negative, got {self.policy_steps}")
+        require_at_least(self, 1, "critic_steps", "ensemble")
+        require_at_least(self, 0, "policy_steps")
 
 
 class PSSVF(Learner):

@@ -163,11 +163,6 @@ class PolicyReplay:
         """Slots `[S, *shape]` of stored policies, uniform with replacement; seeds not in `active[S]` draw nothing."""
         return self.policies.draw(streams, shape, self.size if active is None else np.where(active, self.size, 0))
 
-    def sample(self, streams: Streams, batch: int, active: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """A batch drawn uniformly with replacement: policies `[S, B, P]` and values `[S, B]`."""
-        slots = self.draw(streams, (batch,), active)
-        return self.theta(slots), self.policies.gather("value", slots)
-
     def values(self, s: int) -> Tensor:
         """The values of all policies stored for seed s."""
         return self.policies.data["value"][s, : int(self.size[s])]

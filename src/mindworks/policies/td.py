@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 
 from mindworks.core.policy import Actor, Categorical, Policy
 from mindworks.envs.rollout import Trajectories
-from mindworks.errors import require
+from mindworks.errors import require, require_at_least
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
 from mindworks.policies.learner import Layers, Learner, LearnerConfig, learnable
 from mindworks.policies.replay import Ring
@@ -51,10 +51,8 @@ class TDConfig(LearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.discount < 1, f"discount must be in [0, 1), got {self.discount}")
-        require(self.update_every >= 1, f"update_every must be at least 1, got {self.update_every}")
-        require(self.critic_steps >= 1, f"critic_steps must be at least 1, got {self.critic_steps}")
-        require(self.policy_steps >= 0, f"policy_steps must not be negative, got {self.policy_steps}")
-        require(self.policy_batch >= 1, f"policy_batch must be at least 1, got {self.policy_batch}")
+        require_at_least(self, 1, "update_every", "critic_steps", "policy_batch", "capacity")
+        require_at_least(self, 0, "policy_steps")
         require(self.reward_scale > 0, f"reward_scale must be positive, got {self.reward_scale}")
 
 

@@ -39,8 +39,7 @@ setup: .venv/test  ## every extra and tool
 	$(PIP) --editable '.[fast,mujoco,rl,agents,diffusion,vision,cluster,track,bench,test,dev,docs]'
 
 claims: .venv/base  ## every study at cpu scale; writes results/ and the README table
-	$(BIN)/python scripts/claims.py
-	$(BIN)/python scripts/docs_tables.py
+	@status=0; $(BIN)/python scripts/claims.py || status=$$?; $(BIN)/python scripts/docs_tables.py && exit $$status
 
 bench: .venv/base  ## every comparison with a peer; writes results/benchmarks/
 	$(PIP) --editable '.[bench]'

@@ -29,7 +29,7 @@ def told(normalize_returns: bool = True, offset: float = 100.0) -> tuple[PSSVF, 
 
 def members(one: PSSVF, theta: torch.Tensor) -> torch.Tensor:
     """Every critic's own output `[S, E, N]`, network by network."""
-    networks = [[one.critic.module(vector.clone()) for vector in critics] for critics in one.phi]
+    networks = [[one.critic.network.module(vector.clone()) for vector in critics] for critics in one.phi]
     return torch.stack(
         [torch.stack([net(x).squeeze(-1) for net in row]) for row, x in zip(networks, theta, strict=True)]
     ).detach()

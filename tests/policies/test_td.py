@@ -172,7 +172,7 @@ def test_values_have_one_number_per_state_for_one_policy_or_many(kind):
     torch.testing.assert_close(shared, one.value(theta[:, :1].expand(3, 5, 2), obs, *extra))
     for s in range(3):
         parts = (obs[s], *(x[s] for x in extra), theta[s])
-        by_hand = one.critic.module(one.phi[s].clone())(torch.cat(parts, -1)).squeeze(-1)
+        by_hand = one.critic.network.module(one.phi[s].clone())(torch.cat(parts, -1)).squeeze(-1)
         torch.testing.assert_close(many[s], by_hand.detach())
 
 
@@ -180,7 +180,7 @@ def test_discrete_actions_are_seen_one_hot():
     one = learner("pavf", "CartPole-v1", seeds=[0])
     obs, theta, actions = torch.randn(1, 5, 4), torch.randn(1, 5, 10), torch.tensor([[0, 1, 1, 0, 1]])
     hot = torch.eye(2)[actions]
-    expected = one.critic.module(one.phi[0].clone())(torch.cat([obs, hot, theta], -1)[0]).squeeze(-1)
+    expected = one.critic.network.module(one.phi[0].clone())(torch.cat([obs, hot, theta], -1)[0]).squeeze(-1)
     torch.testing.assert_close(one.value(theta, obs, actions)[0], expected.detach())
 
 

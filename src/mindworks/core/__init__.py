@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = ("finite_mdp", "policy", "population")
+_MODULES = ("finite_mdp", "hypernetwork", "policy", "population", "probing")
 
 __all__ = list(_MODULES)
 

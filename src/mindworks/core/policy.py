@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import log, pi
 from typing import Any, Protocol
 
@@ -74,6 +75,7 @@ class Box:
         """How many outputs the network needs."""
         return len(self.low)
 
+    @cache  # noqa: B019  (a head is a small frozen value; squashing asks for its bounds at every call)
     def bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(which dimensions are squashed, centre, half-width), float32 `[A]` each; unbounded dimensions get 0 and 1."""
         low, high = np.asarray(self.low), np.asarray(self.high)
@@ -133,6 +135,11 @@ class Policy:
         """P, the length of one parameter vector."""
         return self.network.num_parameters + (self.head.outputs if self.gaussian else 0)
 
+    @property
+    def num_features(self) -> int:
+        """F, the numbers in `features` at one observation."""
+        return self.head.outputs * (2 if self.gaussian else 1)
+
     def init(self, *leading: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         """Fresh parameter vectors `[*leading, P]`; log standard deviations start at -0.5."""
         theta = self.network.init(*leading, generator=generator, dtype=dtype)
@@ -155,7 +162,8 @@ class Policy:
     def squash(self, outputs: Tensor) -> Tensor:
         """Actions inside the bounds from outputs before squashing, `[..., A]`."""
         bounded, centre, width = self._bounds(outputs)
-        return torch.where(bounded, centre + width * torch.tanh(outputs), outputs)
+        squashed = centre + width * torch.tanh(outputs)
+        return squashed if all(bounded.tolist()) else torch.where(bounded, squashed, outputs)
 
     def action(self, theta: Tensor, obs: Tensor) -> Tensor:
         """The deterministic action `[..., B, A]`, differentiable in theta (for a Gaussian head, its squashed mean)."""
@@ -175,9 +183,14 @@ class Policy:
         Action probabilities for a discrete head, the action for a deterministic one, the squashed mean and the
         standard deviation for a Gaussian one.
         """
+        return self.features_of(theta, self.outputs(theta, obs))
+
+    def features_of(self, theta: Tensor, outputs: Tensor) -> Tensor:
+        """`features` from the network's outputs `[..., B, outputs]` there."""
         if isinstance(self.head, Categorical):
-            return self.outputs(theta, obs).softmax(-1)
-        action = self.action(theta, obs)
+            # torch's softmax over a few numbers takes three times as long: 580, not 188 us for 9,600 pairs, 2026-11-22
+            return (outputs - outputs.logsumexp(-1, keepdim=True)).exp()
+        action = self.squash(outputs)
         if not self.gaussian:
             return action
         deviation = self.split(theta)[1].exp().unsqueeze(-2).expand_as(action)
@@ -235,8 +248,13 @@ class Policy:
 
     def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(self.head, Box)
-        bounded, centre, width = (torch.from_numpy(array) for array in self.head.bounds())
-        return bounded, centre.to(like), width.to(like)
+        return _as_tensors(self.head, like.dtype, like.device)
+
+
+@cache
+def _as_tensors(head: Box, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    bounded, centre, width = (torch.from_numpy(array).to(device) for array in head.bounds())
+    return bounded, centre.to(dtype), width.to(dtype)
 
 
 def _relu(x: np.ndarray) -> np.ndarray:

@@ -116,7 +116,8 @@ def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
 class Modules:
     """Any `nn.Module` as an architecture: flat vectors `theta[..., P]`, all networks run at once through `torch.func`.
 
-    For networks that are no plain MLP (convolutions, recurrences). Buffers are shared by all networks and never
+    For networks that are no plain MLP: convolutions, and recurrences written as a loop over time (torch's fused nn.RNN,
+    nn.GRU and nn.LSTM know no vmap). Buffers are shared by all networks and never
     updated, so layers that keep running statistics belong in `eval()` mode.
     """
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mindworks.errors import InputError, require
 from mindworks.lab import checkpoint
@@ -17,6 +17,30 @@ from mindworks.lab.progress import Display, Progress
 
 Item = TypeVar("Item")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+
+
+class Job(Protocol):
+    """A loop that can be taken up where its state was taken, such as `mindworks.policies.Training`."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+
+    @property
+    def step(self) -> int:
+        """How far it is, in the units of the progress shown."""
+
+    def advance(self) -> None:
+        """Go on by a little."""
+
+    def metrics(self) -> dict[str, Any]:
+        """What to append to `metrics.jsonl` after every advance."""
+
+    def state(self) -> Any:
+        """Everything that decides what happens next."""
+
+    def load(self, state: Any) -> None:
+        """Go on from where `state` was taken."""
 
 
 class RunLog:
@@ -111,6 +135,18 @@ class RunLog:
         The environment variable MINDWORKS_CHECKPOINT_SECONDS overrides `seconds`, for machines that may vanish.
         """
         return time.monotonic() - self._saved_at >= _seconds_between_saves(seconds)
+
+    def drive(self, job: Job, label: str, total: int) -> None:
+        """Advance a job to its end with progress, metrics and checkpoints, from the state saved last."""
+        if (saved := self.load()) is not None:
+            job.load(saved)
+        with self.progress(label, total) as bar:
+            while not job.done:
+                job.advance()
+                self.metric(**job.metrics())
+                bar.update(completed=job.step)
+                if self.due():
+                    self.save(job.state(), step=job.step)
 
     def close(self) -> None:
         """Close the metrics file."""

@@ -1,7 +1,9 @@
 """Learning in policy space: value functions that take a policy's parameters as input."""
 
 from mindworks.core.policy import Policy
+from mindworks.policies.cloning import clone
 from mindworks.policies.fragments import play_fragments
+from mindworks.policies.generator import UDRLPG, GoGePo, GoGePoConfig
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
 from mindworks.policies.pssvf import PSSVF, PSSVFConfig
 from mindworks.policies.replay import PolicyReplay
@@ -12,12 +14,16 @@ __all__ = [
     "PAVF",
     "PSSVF",
     "PSVF",
+    "UDRLPG",
+    "GoGePo",
+    "GoGePoConfig",
     "PSSVFConfig",
     "Policy",
     "PolicyReplay",
     "TDConfig",
     "Training",
     "ascend",
+    "clone",
     "deterministic_objective",
     "evaluate",
     "play_fragments",

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from mindworks.core.policy import Actor, Policy
-from mindworks.core.population import MLP
 from mindworks.envs.normalizer import RunningNorm
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import require, require_at_least
 from mindworks.policies.adam import Adam
+from mindworks.policies.critics import make_critic
 from mindworks.policies.replay import PolicyReplay, Storage
 from mindworks.policies.streams import Streams
-
-Layers = list[tuple[Tensor, Tensor]]
 
 
 def learnable(episodes: Trajectories) -> np.ndarray:
@@ -36,6 +34,8 @@ class LearnerConfig:
     """policies tried per generation; 1 is the published algorithm, more learn from several episodes at a time"""
     sigma: float = 1.0
     """standard deviation of the Gaussian noise on the policy's parameters"""
+    probes: int = 0
+    """learned probing states by whose answers the critic knows a policy (fingerprint); 0: it reads the parameters"""
     critic_hidden: tuple[int, ...] = (64, 64)
     """hidden sizes of the critic"""
     lr_policy: float = 1e-3
@@ -55,6 +55,7 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "population", "batch", "policy_capacity")
+        require_at_least(self, 0, "probes")
         require(self.sigma >= 0, f"sigma must not be negative, got {self.sigma}")
         require(self.lr_policy > 0, f"lr_policy must be positive, got {self.lr_policy}")
         require(self.lr_critic > 0, f"lr_critic must be positive, got {self.lr_critic}")
@@ -70,17 +71,29 @@ class Learner(ABC):
     needs_record = False
 
     def __init__(
-        self, policy: Policy, config: LearnerConfig, seeds: Sequence[int], critic_inputs: int, *members: int
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        seeds: Sequence[int],
+        *members: int,
+        critic_extra: int = 0,
+        recency: float = 0.0,
     ) -> None:
         self.policy, self.config = policy, config
         self.streams = Streams(seeds)
-        self.critic = MLP((critic_inputs, *config.critic_hidden, 1), "relu")
+        self.critic = make_critic(policy, config.critic_hidden, config.probes, critic_extra)
         self.theta = self.streams.draw(lambda g: policy.init(generator=g))
         self.phi = self.streams.draw(lambda g: self.critic.init(*members, generator=g))
         self.policy_adam = Adam(self.theta, config.lr_policy)
         self.critic_adam = Adam(self.phi, config.lr_critic)
         self.replay = PolicyReplay(
-            len(seeds), policy.num_parameters, config.population, config.policy_capacity, config.sigma, config.storage
+            len(seeds),
+            policy.num_parameters,
+            config.population,
+            config.policy_capacity,
+            config.sigma,
+            config.storage,
+            recency,
         )
         self.norm = RunningNorm((policy.network.sizes[0],), leading=(len(seeds),))
         self.steps = np.zeros(len(seeds), np.int64)
@@ -95,10 +108,13 @@ class Learner(ABC):
         self._proposal = (proposed, base, noise_seeds)
         return proposed
 
-    def actor(self, theta: Tensor, *, stochastic: bool = False) -> Actor:
-        """The acting side of `theta[S, ..., P]`, with this learner's observation normalisation."""
+    def actor(self, theta: Tensor, *, stochastic: bool = False, policy: Policy | None = None) -> Actor:
+        """The acting side of `theta[S, ..., P]`, with this learner's observation normalisation.
+
+        `policy` is their architecture, the learner's own by default.
+        """
         normalizer = self.norm if self.config.normalize_observations else None
-        return self.policy.actor(theta, normalizer, self.streams.numpy if stochastic else None)
+        return (policy or self.policy).actor(theta, normalizer, self.streams.numpy if stochastic else None)
 
     def episode_seeds(self) -> list[int]:
         """A fresh seed per episode for one generation, `S * population` of them."""
@@ -147,16 +163,6 @@ class Learner(ABC):
     def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
         """Critic steps, then policy steps, for `episodes` new episodes and `steps[S]` new steps of each seed."""
 
-    def _critic_layers(self) -> Layers:
-        """The critics' layers as leaves that share phi's memory: their gradients meet no slices of a flat vector."""
-        layers = self.critic.unflatten(self.phi.flatten(0, -2))
-        return [(weight.detach().requires_grad_(), bias.detach().requires_grad_()) for weight, bias in layers]
-
-    def _descend_critic(self, loss: Tensor, layers: Layers, active: np.ndarray) -> None:
-        gradients = iter(torch.autograd.grad(loss, [leaf for layer in layers for leaf in layer]))
-        gradient = self.critic.flatten(list(zip(gradients, gradients, strict=True)))
-        self.critic_adam.step(gradient.reshape(self.phi.shape), active)
-
     def _ascend_policy(self, objective: Tensor, active: np.ndarray) -> None:
         (gradient,) = torch.autograd.grad(objective, self.theta)
         self.policy_adam.step(-gradient, active)
@@ -180,8 +186,9 @@ class Learner(ABC):
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` of a learner of the same shape returned."""
-        shape = tuple(state["theta"].shape)
-        require(shape == self.theta.shape, f"state must hold theta {list(self.theta.shape)}, got {list(shape)}")
+        for name in ("theta", "phi"):
+            ours, theirs = list(getattr(self, name).shape), list(state[name].shape)
+            require(ours == theirs, f"state must hold {name} {ours}, got {theirs}")
         with torch.no_grad():
             self.theta.copy_(state["theta"])
             self.phi.copy_(state["phi"])

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mindworks.core.policy import Policy
 from mindworks.envs.rollout import Trajectories
-from mindworks.errors import require, require_at_least
+from mindworks.errors import InputError, require, require_at_least
+from mindworks.policies.critics import FingerprintCritic
 from mindworks.policies.learner import Learner, LearnerConfig
-from mindworks.policies.regression import SquaredError
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class PSSVFConfig(LearnerConfig):
     """critic steps per episode"""
     policy_steps: int = 10
     """policy steps per episode, after the critic's"""
+    recency: float = 0.0
+    """a policy of age a = 1, 2, ... is drawn with a probability in proportion to 1 / a^recency; 0 is uniform"""
     normalize_returns: bool = True
     """whether the critic predicts returns in units of the replay's mean and standard deviation"""
     log_returns: bool = False
@@ -39,7 +41,7 @@ class PSSVFConfig(LearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "critic_steps", "ensemble")
-        require_at_least(self, 0, "policy_steps")
+        require_at_least(self, 0, "policy_steps", "recency")
 
 
 class PSSVF(Learner):
@@ -54,22 +56,32 @@ class PSSVF(Learner):
 
     def __init__(self, policy: Policy, config: PSSVFConfig | None = None, seeds: Sequence[int] = (0,)) -> None:
         config = config or PSSVFConfig()
-        super().__init__(policy, config, seeds, policy.num_parameters, config.ensemble)
+        super().__init__(policy, config, seeds, config.ensemble, recency=config.recency)
         # float64: returns of a policy that runs away can be finite and beyond float32
         self.center = torch.zeros(len(seeds), 1, dtype=torch.float64)
         self.scale = torch.ones(len(seeds), 1, dtype=torch.float64)
 
-    def value(self, theta: Tensor) -> Tensor:
-        """Predicted returns `[S, N]` of `theta[S, N, P]`, in the reward's units (without the survival bonus)."""
-        target = (self._predict(theta) * self.scale + self.center).to(theta.dtype)
+    def value(self, theta: Tensor, policy: Policy | None = None) -> Tensor:
+        """Predicted returns `[S, N]` of `theta[S, N, P]`, in the reward's units (without the survival bonus).
+
+        With probes, `policy` may be any architecture over the same observations and actions.
+        """
+        target = (self._predict(theta, policy) * self.scale + self.center).to(theta.dtype)
         return target.expm1() if self.config.log_returns else target
 
-    def _predict(self, theta: Tensor) -> Tensor:
+    @property
+    def probes(self) -> Tensor:
+        """The learned probing states `[S, M, K, D]` of the M critics of each seed, as normalised observations.
+
+        Raises `InputError` for a learner without probes.
+        """
+        if not isinstance(self.critic, FingerprintCritic):
+            raise InputError("probes must be above 0 in the configuration for a learner to have probing states")
+        return self.critic.probes(self.phi).detach()
+
+    def _predict(self, theta: Tensor, policy: Policy | None = None) -> Tensor:
         """The least prediction `[S, N]` of the seed's critics, in the units of the targets."""
-        members = self.config.ensemble
-        each = theta if members == 1 else theta.repeat_interleave(members, 0)
-        predictions = self.critic.forward(self.phi.flatten(0, 1), each).squeeze(-1).unflatten(0, (-1, members))
-        return predictions.squeeze(1) if members == 1 else predictions.amin(1)
+        return self.critic.values(self.phi, theta, policy).amin(1)
 
     def _targets(self, returns: Tensor) -> Tensor:
         if not self.config.log_returns:
@@ -91,18 +103,23 @@ class PSSVF(Learner):
     def fit_critic(self, steps: int, active: np.ndarray | None = None) -> None:
         """Take `steps` of regression on the replay alone, as learning from a fixed set of policies asks."""
         active = (np.ones(len(self.streams), bool) if active is None else active) & (self.replay.size > 0)
+        if not active.any():
+            return
         if self.config.normalize_returns:
             for s in np.flatnonzero(active):
                 values = self._targets(self.replay.values(int(s)))
                 self.center[s], self.scale[s] = values.mean(), values.std(correction=0).clamp_min(1e-3)
-        slots = self.replay.draw(self.streams, (steps, self.config.batch), active)
+        slots = self._draw((steps, self.config.batch), active)
         returns = self._targets(self.replay.policies.gather("value", slots))
         targets = ((returns - self.center.unsqueeze(-1)) / self.scale.unsqueeze(-1)).float()
-        targets = targets.repeat_interleave(self.config.ensemble, 0)
-        error = SquaredError(self.critic, self.phi.flatten(0, 1))
+        gradient = self.critic.regression(self.phi)
         for step in range(steps):
-            theta = self.replay.theta(slots[:, step]).repeat_interleave(self.config.ensemble, 0)
-            self.critic_adam.step(error(theta, targets[:, step]).view(self.phi.shape), active)
+            theta = self.replay.theta(slots[:, step])
+            self.critic_adam.step(gradient(theta, targets[:, step]), active)
+
+    def _draw(self, shape: tuple[int, ...], active: np.ndarray | None = None) -> Tensor:
+        """Slots `[S, *shape]` of the policies that the critic learns from."""
+        return self.replay.draw(self.streams, shape, active)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "center": self.center, "scale": self.scale}

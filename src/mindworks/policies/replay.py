@@ -27,6 +27,7 @@ class Ring:
         self.capacity = capacity
         self.size = np.zeros(seeds, np.int64)
         self.position = np.zeros(seeds, np.int64)
+        self._masses: tuple[float, Tensor] | None = None
         self.data = {name: torch.zeros(seeds, 0, *shape, dtype=dtype) for name, (shape, dtype) in fields.items()}
 
     def add(self, rows: Mapping[str, Tensor], counts: np.ndarray) -> None:
@@ -40,18 +41,38 @@ class Ring:
         self.position = (self.position + counts) % self.capacity
         self.size = np.minimum(self.size + kept, self.capacity)
 
+    def clear(self) -> None:
+        """Forget every row."""
+        self.size[:], self.position[:] = 0, 0
+
     def slots(self, age: Tensor) -> Tensor:
         """Where the row of `age[S, ...]` lies: age 0 is the newest. Slot 0 stands in for a seed without rows."""
         shape = (-1, *(1,) * (age.ndim - 1))
         newest = torch.from_numpy(self.position).reshape(shape) - 1
         return (newest - age) % self.capacity * torch.from_numpy(self.size > 0).reshape(shape)
 
-    def draw(self, streams: Streams, shape: tuple[int, ...], newest: np.ndarray) -> Tensor:
-        """Slots `[S, *shape]`, uniform with replacement over the `newest[s]` rows; a seed with 0 draws nothing."""
+    def draw(self, streams: Streams, shape: tuple[int, ...], newest: np.ndarray, recency: float = 0.0) -> Tensor:
+        """Slots `[S, *shape]`, with replacement, of the `newest[s]` rows; a seed with 0 draws nothing.
+
+        The row of age a = 1, 2, ... has a probability in proportion to 1 / a^recency; 0 is uniform.
+        """
         ages = torch.zeros(len(newest), *shape, dtype=torch.int64)
         for s in np.flatnonzero(newest):
-            torch.randint(int(newest[s]), shape, generator=streams.torch[s], out=ages[s])
+            count, generator = int(newest[s]), streams.torch[s]
+            if recency == 0:
+                torch.randint(count, shape, generator=generator, out=ages[s])
+            else:
+                mass = self._mass(recency)[:count]
+                uniform = torch.rand(shape, generator=generator, dtype=torch.float64) * mass[-1]
+                ages[s] = torch.searchsorted(mass, uniform, right=True).clamp_max_(count - 1)
         return self.slots(ages)
+
+    def _mass(self, recency: float) -> Tensor:
+        """Sums of 1 / a^recency over ages 1 to a `[C]`: made once, a draw then costs one binary search."""
+        if self._masses is None or self._masses[0] != recency:
+            age = torch.arange(1, self.capacity + 1, dtype=torch.float64)
+            self._masses = (recency, age.pow(-recency).cumsum(0))
+        return self._masses[1]
 
     def gather(self, name: str, slots: Tensor) -> Tensor:
         """Rows `[S, ..., *shape]` of one field at `slots[S, ...]`."""
@@ -104,12 +125,19 @@ class PolicyReplay:
     """
 
     def __init__(
-        self, seeds: int, parameters: int, population: int, capacity: int, sigma: float, storage: Storage
+        self,
+        seeds: int,
+        parameters: int,
+        population: int,
+        capacity: int,
+        sigma: float,
+        storage: Storage,
+        recency: float = 0.0,
     ) -> None:
         require(storage in ("float32", "float16", "seed"), f"storage must be float32, float16 or seed, got {storage!r}")
         require(sigma >= 0, f"sigma must not be negative, got {sigma}")
         require(capacity >= population, f"capacity must hold one population of {population}, got {capacity}")
-        self.population, self.sigma, self.storage = population, sigma, storage
+        self.population, self.sigma, self.storage, self.recency = population, sigma, storage, recency
         self.generations = capacity // population
         capacity = self.generations * population
         vector: Field = ((parameters,), torch.float32 if storage == "float32" else torch.float16)
@@ -160,8 +188,36 @@ class PolicyReplay:
         return base + self.sigma * noise
 
     def draw(self, streams: Streams, shape: tuple[int, ...], active: np.ndarray | None = None) -> Tensor:
-        """Slots `[S, *shape]` of stored policies, uniform with replacement; seeds not in `active[S]` draw nothing."""
-        return self.policies.draw(streams, shape, self.size if active is None else np.where(active, self.size, 0))
+        """Slots `[S, *shape]` of stored policies, with replacement; seeds not in `active[S]` draw nothing."""
+        newest = self.size if active is None else np.where(active, self.size, 0)
+        return self.policies.draw(streams, shape, newest, self.recency)
+
+    def draw_buckets(
+        self, streams: Streams, shape: tuple[int, ...], buckets: int, active: np.ndarray | None = None
+    ) -> Tensor:
+        """Slots `[S, *shape]`: first one of `buckets` equal ranges of values, of those not empty, then a policy.
+
+        So rare values are drawn as often as common ones. Uniform within a range, with replacement.
+        """
+        require(buckets >= 1, f"buckets must be at least 1, got {buckets}")
+        slots = torch.zeros(len(self.size), *shape, dtype=torch.int64)
+        for s in np.flatnonzero(self.size if active is None else np.where(active, self.size, 0)):
+            values, generator = self.values(int(s)), streams.torch[s]
+            low, high = values.min(), values.max()
+            bucket = ((values - low) / (high - low).clamp_min(1e-12) * buckets).long().clamp_max(buckets - 1)
+            order = bucket.argsort(stable=True)
+            counts = torch.bincount(bucket, minlength=buckets)
+            filled = counts.nonzero().squeeze(-1)
+            chosen = filled[torch.randint(len(filled), shape, generator=generator)]
+            within = (torch.rand(shape, generator=generator, dtype=torch.float64) * counts[chosen]).long()
+            slots[s] = order[(counts.cumsum(0) - counts)[chosen] + within]
+        return slots
+
+    def clear(self) -> None:
+        """Forget every policy."""
+        self.policies.clear()
+        if self.bases is not None:
+            self.bases.clear()
 
     def values(self, s: int) -> Tensor:
         """The values of all policies stored for seed s."""

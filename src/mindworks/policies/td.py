@@ -20,7 +20,7 @@ from mindworks.core.policy import Actor, Categorical, Policy
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import require, require_at_least
 from mindworks.policies.gradients import deterministic_objective, state_objective, stochastic_objective
-from mindworks.policies.learner import Layers, Learner, LearnerConfig, learnable
+from mindworks.policies.learner import Learner, LearnerConfig, learnable
 from mindworks.policies.replay import Ring
 
 
@@ -62,8 +62,8 @@ class TDLearner(Learner):
     config: TDConfig
     needs_record = True
 
-    def __init__(self, policy: Policy, config: TDConfig, seeds: Sequence[int], critic_inputs: int) -> None:
-        super().__init__(policy, config, seeds, critic_inputs)
+    def __init__(self, policy: Policy, config: TDConfig, seeds: Sequence[int], critic_extra: int) -> None:
+        super().__init__(policy, config, seeds, critic_extra=critic_extra)
         self.discrete = isinstance(policy.head, Categorical)
         sampled = self.discrete or policy.gaussian
         require(
@@ -87,9 +87,10 @@ class TDLearner(Learner):
         )
         self.steps_due = np.zeros(len(seeds), np.int64)
 
-    def actor(self, theta: Tensor, *, stochastic: bool | None = None) -> Actor:
+    def actor(self, theta: Tensor, *, stochastic: bool | None = None, policy: Policy | None = None) -> Actor:
         """The acting side of `theta[S, ..., P]`; it samples actions if the configuration says so."""
-        return super().actor(theta, stochastic=self.config.stochastic if stochastic is None else stochastic)
+        sampled = self.config.stochastic if stochastic is None else stochastic
+        return super().actor(theta, stochastic=sampled, policy=policy)
 
     def _normalize(self, obs: Tensor) -> Tensor:
         """Observations `[S, ..., D]` in units of the running mean and standard deviation."""
@@ -151,7 +152,7 @@ class TDLearner(Learner):
         """The critic's value `[S, B]` of following `theta[S, B, P]` from `next_obs[S, B, D]`."""
 
     @abstractmethod
-    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers) -> Tensor:
+    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, parts: Any) -> Tensor:
         """The critic's value `[S, B]` at the start of the transitions of `theta[S, B, P]`."""
 
     @abstractmethod
@@ -165,9 +166,10 @@ class TDLearner(Learner):
         with torch.no_grad():
             following = self._next_value(theta, self._normalize(row["next_obs"]), active)
             target = row["reward"] + self.config.discount * following.where(~row["terminated"], 0.0)
-        layers = self._critic_layers()
-        prediction = self._prediction(theta, self._normalize(row["obs"]), row["action"], layers)
-        self._descend_critic((prediction - target).square().mean(-1).sum(), layers, active)
+        leaves = self.critic.leaves(self.phi)
+        prediction = self._prediction(theta, self._normalize(row["obs"]), row["action"], leaves)
+        loss = (prediction - target).square().mean(-1).sum()
+        self.critic_adam.step(self.critic.gradient(loss, leaves), active)
 
     def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
         self.steps_due += steps
@@ -201,18 +203,17 @@ class PSVF(TDLearner):
     """Learners with V(s, theta): TD(0) on transitions of many policies, then ascent on E_{s~d_b}[V(s, theta)]."""
 
     def __init__(self, policy: Policy, config: TDConfig | None = None, seeds: Sequence[int] = (0,)) -> None:
-        super().__init__(policy, config or TDConfig(), seeds, policy.network.sizes[0] + policy.num_parameters)
+        super().__init__(policy, config or TDConfig(), seeds, policy.network.sizes[0])
 
-    def value(self, theta: Tensor, obs: Tensor, layers: Layers | None = None) -> Tensor:
+    def value(self, theta: Tensor, obs: Tensor, parts: Any = None) -> Tensor:
         """V(s, theta) `[S, B]` for normalised `obs[S, B, D]` and `theta[S, B, P]`, or `[S, 1, P]` for all."""
-        layers = self.critic.unflatten(self.phi) if layers is None else layers
-        return self.critic.apply(layers, obs, theta).squeeze(-1)
+        return self.critic.apply(self.critic.unflatten(self.phi) if parts is None else parts, theta, obs)
 
     def _next_value(self, theta: Tensor, next_obs: Tensor, active: np.ndarray) -> Tensor:
         return self.value(theta, next_obs)
 
-    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers) -> Tensor:
-        return self.value(theta, obs, layers)
+    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, parts: Any) -> Tensor:
+        return self.value(theta, obs, parts)
 
     def _objective(self, slots: Tensor, active: np.ndarray) -> Tensor:
         obs = self._normalize(self.transitions.gather("obs", slots))
@@ -231,20 +232,19 @@ class PAVF(TDLearner):
         require(
             config.stochastic or not discrete, "stochastic must be True for discrete actions: argmax has no gradient"
         )
-        inputs = policy.network.sizes[0] + policy.head.outputs + policy.num_parameters
-        super().__init__(policy, config, seeds, inputs)
+        super().__init__(policy, config, seeds, policy.network.sizes[0] + policy.head.outputs)
 
-    def value(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers | None = None) -> Tensor:
+    def value(self, theta: Tensor, obs: Tensor, actions: Tensor, parts: Any = None) -> Tensor:
         """Q(s, a, theta) `[S, B]`, shapes as in `PSVF.value`; actions `[S, B, A]`, or `[S, B]` if discrete."""
-        layers = self.critic.unflatten(self.phi) if layers is None else layers
-        return self.critic.apply(layers, obs, self._encode(actions), theta).squeeze(-1)
+        parts = self.critic.unflatten(self.phi) if parts is None else parts
+        return self.critic.apply(parts, theta, obs, self._encode(actions))
 
     def _next_value(self, theta: Tensor, next_obs: Tensor, active: np.ndarray) -> Tensor:
         actions = self._act(theta, next_obs.unsqueeze(-2), active).squeeze(-1 if self.discrete else -2)
         return self.value(theta, next_obs, actions)
 
-    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, layers: Layers) -> Tensor:
-        return self.value(theta, obs, actions, layers)
+    def _prediction(self, theta: Tensor, obs: Tensor, actions: Tensor, parts: Any) -> Tensor:
+        return self.value(theta, obs, actions, parts)
 
     def _objective(self, slots: Tensor, active: np.ndarray) -> Tensor:
         obs = self._normalize(self.transitions.gather("obs", slots))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindworks.core.policy import Policy
 from mindworks.envs.batch import BatchEnv
 from mindworks.envs.rollout import rollout
 from mindworks.errors import require
@@ -52,6 +53,15 @@ class Training:
         """Whether every seed has taken its steps."""
         return not self.active.any()
 
+    @property
+    def step(self) -> int:
+        """Environment steps taken by the seed that has taken the fewest."""
+        return int(self.learner.steps.min())
+
+    def metrics(self) -> dict[str, Any]:
+        """Steps per seed, and the latest evaluation of each seed that has one."""
+        return {"steps": self.learner.steps, "evaluated": [curve[-1][1] for curve in self.curves if curve]}
+
     def advance(self) -> None:
         """One generation: ask, roll out, tell, and evaluate the seeds that are due."""
         learner = self.learner
@@ -82,12 +92,20 @@ class Training:
 
 
 def evaluate(
-    learner: Learner, theta: Tensor, env: BatchEnv, *, round: int = 0, active: np.ndarray | None = None
+    learner: Learner,
+    theta: Tensor,
+    env: BatchEnv,
+    *,
+    round: int = 0,
+    active: np.ndarray | None = None,
+    policy: Policy | None = None,
+    stochastic: bool = False,
 ) -> np.ndarray:
     """Full undiscounted returns `[S, episodes]` of `theta[S, P]`, or of M policies `theta[S, M, P]` in equal shares.
 
-    The greedy policy is played, with the learner's observation normalisation. Episode seeds follow from the learners'
-    seeds and `round` alone.
+    The greedy policy is played, or with `stochastic` a sampling one, with the learner's observation normalisation.
+    Episode seeds and action noise follow from the learners' seeds and `round` alone. `policy` is the architecture of
+    theta, the learner's own by default.
     """
     seeds = len(learner.streams)
     require(env.num_envs % seeds == 0, f"env must have rows for {seeds} seeds, got {env.num_envs}")
@@ -102,7 +120,9 @@ def evaluate(
         [np.random.default_rng((seed, 7, round)).integers(0, 2**62, episodes) for seed in learner.streams.seeds]
     )
     rows = np.repeat(np.ones(seeds, bool) if active is None else active, episodes)
-    act = learner.actor(each, stochastic=False)
+    rngs = [np.random.default_rng((seed, 8, round)) for seed in learner.streams.seeds] if stochastic else None
+    normalizer = learner.norm if learner.config.normalize_observations else None
+    act = (policy or learner.policy).actor(each, normalizer, rngs)
     return rollout(env, act, episode_seeds.tolist(), record=False, active=rows).returns.reshape(seeds, episodes)
 
 
@@ -133,22 +153,35 @@ def ascend(
     return flat.reshape(theta.shape)
 
 
-def zero_shot(learner: PSSVF, env: BatchEnv, count: int, *, steps: int, lr: float) -> list[dict[str, float]]:
+def zero_shot(
+    learner: PSSVF, env: BatchEnv, count: int, *, steps: int, lr: float, policy: Policy | None = None
+) -> list[dict[str, Any]]:
     """Let `count` fresh random policies per seed climb the learner's frozen critic, and play them.
 
     `env` has S * count * episodes rows. Per seed, the mean full return of the fresh policies `before` and `after` the
     climb, the critic's mean prediction for them after it (`predicted`), and the best return the replay holds
-    (`best_in_data`, one training episode). The critic never sees the fresh policies or their returns.
+    (`best_in_data`, one training episode); `median_before` and `median_after` are medians over the fresh policies. The
+    critic never sees the fresh policies or their returns. With a critic that has probes they may be of another
+    architecture, `policy`.
     """
+    policy = policy or learner.policy
     seeds = learner.streams.seeds
     generators = [torch.Generator().manual_seed(seed + FRESH_SEED) for seed in seeds]
-    fresh = torch.stack([learner.policy.init(count, generator=generator) for generator in generators])
-    climbed = ascend(learner.value, fresh, steps=steps, lr=lr)
-    before, after = (evaluate(learner, theta, env).mean(1) for theta in (fresh, climbed))
-    predicted = learner.value(climbed).mean(1)
+    fresh = torch.stack([policy.init(count, generator=generator) for generator in generators])
+    climbed = ascend(lambda theta: learner.value(theta, policy), fresh, steps=steps, lr=lr)
+    played = [
+        evaluate(learner, theta, env, policy=policy).reshape(len(seeds), count, -1).mean(2)
+        for theta in (fresh, climbed)
+    ]
+    predicted = learner.value(climbed, policy).mean(1)
     bonus = learner.config.survival_bonus
     best = [(learner.replay.values(s) + bonus * learner.replay.lengths(s)).max() for s in range(len(seeds))]
-    columns = zip(before, after, predicted, best, strict=True)
-    return [
-        dict(zip(("before", "after", "predicted", "best_in_data"), map(float, row), strict=True)) for row in columns
-    ]
+    columns = {
+        "before": played[0].mean(1),
+        "after": played[1].mean(1),
+        "predicted": predicted.tolist(),
+        "best_in_data": best,
+        "median_before": np.median(played[0], 1),
+        "median_after": np.median(played[1], 1),
+    }
+    return [{name: float(column[s]) for name, column in columns.items()} for s in range(len(seeds))]

@@ -113,16 +113,7 @@ def learn(learner: Any, log: RunLog, name: str, steps: int, evaluations: int, ep
     env = make_batch(name, seeds * learner.config.population, **options)
     evaluation_env = make_batch(name, seeds * episodes, **options)
     training = Training(learner, env, evaluation_env, steps=steps, evaluate_every=max(1, steps // evaluations))
-    if (saved := log.load()) is not None:
-        training.load(saved)
-    with log.progress(name, steps) as bar:
-        while not training.done:
-            training.advance()
-            latest = [curve[-1][1] for curve in training.curves if curve]
-            log.metric(steps=learner.steps, evaluated=latest)
-            bar.update(completed=int(learner.steps.min()), mean_return=sum(latest) / len(latest) if latest else None)
-            if log.due():
-                log.save(training.state(), step=int(learner.steps.min()))
+    log.drive(training, name, steps)
     return {"curves": training.curves, "episodes": learner.episodes}
 
 

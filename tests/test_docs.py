@@ -286,6 +286,29 @@ def test_every_study_has_its_page(name: str) -> None:
     assert f"({page.relative_to(ROOT / 'docs')})" in (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
 
 
+# -- settings that a page repeats --------------------------------------------------------------------------------------
+
+
+def rows_under(page: str, heading: str) -> dict[str, list[str]]:
+    """The table rows of one section that start with a code span: its content and the other cells."""
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_the_settings_of_the_generator_are_those_of_the_code() -> None:
+    from mindworks.policies import GoGePoConfig
+    from mindworks.studies.gogepo import ABLATIONS, PUBLISHED
+
+    page = (ROOT / "docs" / "papers" / "gogepo.md").read_text(encoding="utf-8")
+    shown = {name: row[:2] for name, row in rows_under(page, "The recipe and the published settings").items()}
+    assert shown == {name: [str(getattr(GoGePoConfig(), name)), str(value)] for name, value in PUBLISHED.items()}
+    rows = rows_under(page, "What each row of the ablation means")
+    changes = {name: row[0].removeprefix("`UDRLPG`, ") for name, row in rows.items()}
+    wanted = {name: ", ".join(f"`{k}={v}`" for k, v in parts.items()) or "none" for name, parts in ABLATIONS.items()}
+    assert list(changes.items()) == list(wanted.items())
+
+
 # -- generated tables -------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +329,8 @@ RECORD = {
         "final return": {"task": {"iqm": 12.5, "low": 10.0, "high": 15.0, "seeds": [10.0, 15.0]}},
         "fresh": {"part": [{"before": 1.0, "best_in_data": 2.0}, {"before": 3.0, "best_in_data": None}]},
         "correlation": [0.5, 0.25],
+        "students": {"teacher": [500.0, 450.5], "learned": [499.0, None]},
+        "on command": {"one": {"seen": [[8.0, 87.0], [9.0, 500.0]], "error_in": [4.0, 5.0], "tried": [40, None]}},
         "nothing": {},
     },
     "timing": {"wall_s": 60.4, "cpu_s": 100.6},
@@ -332,6 +357,10 @@ def test_a_record_becomes_tables() -> None:
         "| fresh | seed | before | best in data |",
         "|  | seed 3 | seed 4 |",
         "| correlation | 0.5 | 0.25 |",
+        "| students | seed 3 | seed 4 |",
+        "| `learned` | 499 | none |",
+        "| on command: median (per seed) | seen | error in | tried |",
+        "| `one` | 8 to 87, 9 to 500 | 4.5 (4, 5) | 40, none |",
     ):
         assert row in block.splitlines()
     assert "nothing" not in block

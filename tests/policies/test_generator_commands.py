@@ -90,6 +90,16 @@ def test_closing_ends_exploration_quarters_the_noise_and_plays_every_second_poli
     assert stats.kstest((noise[~still] / 0.1).flatten(), "norm").pvalue > 1e-3
 
 
+def test_policies_without_noise_cover_the_range_too():
+    one, still = practise(maker(closing=1, policy_steps=0), 3), []
+    for _ in range(50):
+        noise, commands = residuals(one)
+        share = (commands - one.seen()[:, :1]) / (one.seen()[:, 1:] - one.seen()[:, :1])
+        still.append(share[noise.abs().amax(-1) == 0])
+        tell(one, one.ask(), torch.zeros(2, 4))
+    assert (np.histogram(torch.cat(still), 4, (0, 1))[0] > 30).all()
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_seed_closes_after_its_own_steps(seed):
     lengths = [1, 9]

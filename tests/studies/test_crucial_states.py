@@ -38,6 +38,7 @@ def filled(data: dict, good: bool) -> dict:
     data["clone"]["students"] = {"learned": [high], "untrained": [100.0], "visited": [50.0]}
     data["digits"]["learned"] |= {"spearman": [0.99 if good else 0.1], "after": [[0.9 if good else 0.1]]}
     data["digits"]["frozen"]["after"] = data["digits"]["raw"]["after"] = [[0.3]]
+    data["judging"] = {"fingerprint": [0.95 if good else 0.3], "parameters, 1e-3": [0.1]}
     data["deep"]["curves"], data["deep_raw"]["curves"] = [[[10, high]]], [[[10, 50.0]]]
     return data
 

@@ -140,7 +140,7 @@ class RunLog:
         """Advance a job to its end with progress, metrics and checkpoints, from the state saved last."""
         if (saved := self.load()) is not None:
             job.load(saved)
-        with self.progress(label, total) as bar:
+        with self.progress(label, total, job.step) as bar:
             while not job.done:
                 job.advance()
                 self.metric(**job.metrics())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi
+from math import inf, pi
 from typing import Any
 
 import numpy as np
@@ -91,12 +91,22 @@ class GoGePoConfig(PSSVFConfig):
         super().__post_init__()
         require_at_least(self, 1, "probes", "generator_batch", "tile", "embedding")
         require_at_least(self, 0, "drive", "settling", "warmup", "buckets", "cosines", "closing")
-        require(self.return_low < self.return_high, f"return_low must be below return_high, got {self.return_low}")
+        require(
+            -inf < self.return_low < self.return_high < inf,
+            f"return_low must be finite and below a finite return_high, got {self.return_low} and {self.return_high}",
+        )
         require(0 <= self.explore <= 1, f"explore must be in [0, 1], got {self.explore}")
         require(0 <= self.replayed <= 1, f"replayed must be in [0, 1], got {self.replayed}")
         require(0 <= self.average < 1, f"average must be in [0, 1), got {self.average}")
-        require(len(self.noise) >= 1 and min(self.noise) >= 0, f"noise must not be negative, got {self.noise}")
+        require(
+            len(self.noise) >= 1 and all(level >= 0 for level in self.noise),
+            f"noise must not be negative, got {self.noise}",
+        )
         require(self.storage != "seed", "storage must be float32 or float16: generated policies have no noise seed")
+        require(
+            len(self.generator_hidden) >= 1 and min(self.generator_hidden) >= 1,
+            f"generator_hidden needs one or more positive sizes, got {self.generator_hidden}",
+        )
         require(not self.log_returns, "log_returns must be False: commands are plain returns")
 
 
@@ -141,7 +151,8 @@ class GoGePo(PSSVF):
     def _features(self, commands: Tensor) -> Tensor:
         """What the generator sees of `commands[..., B]`: `[..., B, C]`."""
         low, high = self.config.return_low, self.config.return_high
-        scaled = ((commands - low) / (high - low)).float().unsqueeze(-1)
+        # beyond the range a cosine would show the mirror image of another command
+        scaled = ((commands - low) / (high - low)).clamp(0, 1).float().unsqueeze(-1)
         if not self.config.cosines:
             return scaled
         # half turns 1 to C over a range half as wide again, so that no two commands of the range look alike
@@ -154,10 +165,11 @@ class GoGePo(PSSVF):
         if done < self.config.settling + self.config.warmup:
             return self._rounded(self.streams.draw(lambda g: self._random(count, g)))
         closing = self._closing()
-        levels = torch.tensor(self.config.noise) / (4 if closing else 1)
+        levels = torch.tensor(self.config.noise)
         drawn = levels[self.streams.draw(lambda g: torch.randint(len(levels), (count,), generator=g))]
-        if closing:
-            drawn[:, ::2] = 0
+        # by turns, or every second part of the range would never be played as it is
+        still = (torch.arange(count) + torch.from_numpy(self.episodes // count).unsqueeze(-1)) % 2 == 0
+        drawn = torch.where(closing.unsqueeze(-1), drawn / 4 * ~still, drawn)
         noise = self.streams.draw(lambda g: torch.randn(count, self.policy.num_parameters, generator=g))
         return self._rounded(self.generate(self._commands(closing)) + drawn.unsqueeze(-1) * noise)
 
@@ -166,22 +178,21 @@ class GoGePo(PSSVF):
         sampled = self.config.stochastic if stochastic is None else stochastic
         return super().actor(theta, stochastic=sampled, policy=policy)
 
-    def _closing(self) -> bool:
-        return 0 < self.config.closing <= int(self.steps.max())
+    def _closing(self) -> Tensor:
+        """Which seeds are in their closing phase, bool `[S]`."""
+        return torch.from_numpy((self.steps >= self.config.closing) & (self.config.closing > 0))
 
-    def _commands(self, closing: bool) -> Tensor:
-        """Commands `[S, N]` for playing: exploring ones first, then even ones over the range seen, jittered."""
+    def _commands(self, closing: Tensor) -> Tensor:
+        """Commands `[S, N]` for playing: even ones over the range seen, jittered, and exploring ones among them."""
         count = self.config.population
         low, best = self.seen().unbind(-1)
         even = self.streams.draw(lambda g: (torch.arange(count) + torch.rand(count, generator=g)) / count)
         commands = low.unsqueeze(-1) + (best - low).unsqueeze(-1) * even
-        if closing:
-            return commands
         further = (best + self.config.drive).clamp_max(self.config.return_high)
         exploring = round(self.config.explore * count)
         order = self.streams.draw(lambda g: torch.randperm(count, generator=g))
         # which of the even commands give way is drawn anew, or a part of the range would never be commanded
-        return torch.where(order < exploring, further.unsqueeze(-1), commands)
+        return torch.where((order < exploring) & ~closing.unsqueeze(-1), further.unsqueeze(-1), commands)
 
     def _random(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` policies with normal weights of standard deviation 2 / sqrt(fan_in), as large as the generator's."""
@@ -207,7 +218,8 @@ class GoGePo(PSSVF):
             self.norm.freeze()
 
     def _learn(self, episodes: int, steps: np.ndarray, active: np.ndarray) -> None:
-        if int(self.episodes.max()) <= self.config.settling + self.config.warmup - episodes:
+        done = int(self.episodes.max())
+        if done < self.config.settling + self.config.warmup or done - episodes < self.config.settling:
             return
         self._fit(episodes, active)
         best = self.seen()[:, 1:]
@@ -232,7 +244,9 @@ class GoGePo(PSSVF):
         low, best = self.seen().double().unbind(-1)
         span = (best + self.config.drive).clamp_max(self.config.return_high) - low
         shape = (steps, batch - count)
-        even = self.streams.draw(lambda g: torch.rand(shape, generator=g, dtype=torch.float64))
+        even = torch.zeros(len(active), *shape, dtype=torch.float64)
+        for s in np.flatnonzero(active):
+            torch.rand(shape, generator=self.streams.torch[s], out=even[s])
         return torch.cat([replayed, low[:, None, None] + span[:, None, None] * even], -1)
 
     def _descend(self, loss: Tensor, parts: list[Tensor], active: np.ndarray) -> None:

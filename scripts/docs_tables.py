@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -66,32 +67,48 @@ def claims(record: dict[str, Any]) -> str:
     return grid(("claim", "measured", "bar", "verdict"), rows)
 
 
+def spread(values: list[Any]) -> str:
+    """Median of one number per seed, and all of them in brackets; the values alone where they are pairs (ranges)."""
+    shown = ", ".join(" to ".join(map(number, value)) if isinstance(value, list) else number(value) for value in values)
+    several = len(values) > 1 and all(isinstance(value, (int, float)) for value in values)
+    return f"{number(median(values))} ({shown})" if several else shown
+
+
 def table(title: str, content: Any, seeds: list[int]) -> str:
     """One of a record's tables: its shape says how it is drawn.
 
-    A mapping to summaries (`iqm`, `low`, `high`, `seeds`) gives interquartile means with intervals; a mapping to one
-    row of values per seed gives a line per seed; a list of numbers gives a column per seed.
+    A list of numbers gives a column per seed, and a mapping to such lists a line for each. A mapping to summaries
+    (`iqm`, `low`, `high`, `seeds`) gives interquartile means with intervals; a mapping to one row of values per seed
+    gives a line per seed; a mapping to mappings to one value per seed gives medians, with all values in brackets.
     """
+    each = tuple(f"seed {seed}" for seed in seeds)
     if isinstance(content, list):
-        return grid(("", *(f"seed {seed}" for seed in seeds)), [(title, *map(number, content))])
-    if all(isinstance(part, dict) and "iqm" in part for part in content.values()):
-        rows = [
-            (
-                f"`{name}`",
-                number(part["iqm"]),
-                f"{number(part['low'])} to {number(part['high'])}",
-                number(part["seeds"]),
-            )
-            for name, part in content.items()
-        ]
-        return grid((title, "interquartile mean", "95 % interval", "per seed"), rows)
-    columns = list(next(iter(content.values()))[0])
+        return grid(("", *each), [(title, *map(number, content))])
+    first = next(iter(content.values()))
+    if isinstance(first, dict):
+        return _summaries(title, content) if "iqm" in first else _spreads(title, content)
+    if not isinstance(first[0], dict):
+        return grid((title, *each), [(f"`{name}`", *map(number, values)) for name, values in content.items()])
     lines = [
-        (f"`{name}`", str(seed), *(number(row[column]) for column in columns))
+        (f"`{name}`", str(seed), *(number(row[column]) for column in first[0]))
         for name, rows in content.items()
         for seed, row in zip(seeds, rows, strict=True)
     ]
-    return grid((title, "seed", *(column.replace("_", " ") for column in columns)), lines)
+    return grid((title, "seed", *(column.replace("_", " ") for column in first[0])), lines)
+
+
+def _summaries(title: str, content: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        (f"`{name}`", number(part["iqm"]), f"{number(part['low'])} to {number(part['high'])}", number(part["seeds"]))
+        for name, part in content.items()
+    ]
+    return grid((title, "interquartile mean", "95 % interval", "per seed"), rows)
+
+
+def _spreads(title: str, content: dict[str, dict[str, list[Any]]]) -> str:
+    columns = next(iter(content.values()))
+    rows = [(f"`{name}`", *(spread(part[column]) for column in columns)) for name, part in content.items()]
+    return grid((f"{title}: median (per seed)", *(column.replace("_", " ") for column in columns)), rows)
 
 
 def record_block(record: dict[str, Any] | None) -> str:

@@ -2,8 +2,8 @@
 
 The critic sees only the class probabilities that a network gives to K probing images; images and critic are learned
 together from networks of known accuracy. Fresh networks then climb the frozen critic, without labels and without any
-image but the probes. Faccio, Ramesh, Herrmann, Harb and Schmidhuber, "General Policy Evaluation and Improvement by
-Learning to Identify Few But Crucial States", arXiv:2207.01566.
+image but the probes. The probing is that of Faccio, Ramesh, Herrmann, Harb and Schmidhuber, "General Policy Evaluation
+and Improvement by Learning to Identify Few But Crucial States", arXiv:2207.01566; the experiment is of our own design.
 
 Shape legend: S seeds, N networks, P parameters of one network, K probing images, C, H, W an image's channels, height
 and width, `...` any leading dimensions.

@@ -60,11 +60,13 @@ class GoGePoConfig(PSSVFConfig):
     drive: float = 20.0
     """by how much exploring commands exceed the best return seen, in units of return"""
     explore: float = 0.5
-    """share of the commands that explore; the others are spread evenly over the range of returns seen"""
+    """share of the commands that explore, rounded to whole policies; the others are spread evenly over the range of
+    returns seen"""
     noise: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """standard deviations of the Gaussian noise on generated parameters; every policy draws one of them"""
     settling: int = 16
-    """random policies at the start that only fit the observation normalisation, which then stays as it is"""
+    """random policies at the start that only fit the observation normalisation, which then stays as it is; 0 leaves it
+    running, and stored policies then change their meaning with it"""
     warmup: int = 64
     """random policies after that, the first ones in the replay"""
     replayed: float = 0.5
@@ -115,8 +117,8 @@ class GoGePo(PSSVF):
 
     A generation commands N policies, plays G(c) plus noise, and stores what they achieved. Then the evaluator regresses
     the stored returns, and the generator minimises (V(G(c)) - c)^2 over commands c, mean over the evaluators, with the
-    evaluators frozen. `theta` is the policy for the best return seen, so `Training` and `evaluate` work as they do for
-    the PSSVF. S seeds, N policies, P parameters of one policy, R parameters of one generator `rho[S, R]`.
+    evaluators frozen. `theta` is the policy for the best return in the replay, so `Training` and `evaluate` work as
+    they do for the PSSVF. S seeds, N policies, P parameters of one policy, R parameters of one generator `rho[S, R]`.
     """
 
     config: GoGePoConfig

@@ -154,7 +154,14 @@ def ascend(
 
 
 def zero_shot(
-    learner: PSSVF, env: BatchEnv, count: int, *, steps: int, lr: float, policy: Policy | None = None
+    learner: PSSVF,
+    env: BatchEnv,
+    count: int,
+    *,
+    steps: int,
+    lr: float,
+    policy: Policy | None = None,
+    within_data: bool = False,
 ) -> list[dict[str, Any]]:
     """Let `count` fresh random policies per seed climb the learner's frozen critic, and play them.
 
@@ -162,13 +169,20 @@ def zero_shot(
     climb, the critic's mean prediction for them after it (`predicted`), and the best return the replay holds
     (`best_in_data`, one training episode); `median_before` and `median_after` are medians over the fresh policies. The
     critic never sees the fresh policies or their returns. With a critic that has probes they may be of another
-    architecture, `policy`.
+    architecture, `policy`. `within_data` ends the climb of a policy for which the critic promises the best return in
+    the data: beyond that it only extrapolates.
     """
     policy = policy or learner.policy
     seeds = learner.streams.seeds
     generators = [torch.Generator().manual_seed(seed + FRESH_SEED) for seed in seeds]
     fresh = torch.stack([policy.init(count, generator=generator) for generator in generators])
-    climbed = ascend(lambda theta: learner.value(theta, policy), fresh, steps=steps, lr=lr)
+    most = torch.stack([learner.replay.values(s).max() for s in range(len(seeds))]).unsqueeze(-1)
+
+    def value(theta: Tensor) -> Tensor:
+        predicted = learner.value(theta, policy)
+        return torch.minimum(predicted, most.to(predicted)) if within_data else predicted
+
+    climbed = ascend(value, fresh, steps=steps, lr=lr)
     played = [
         evaluate(learner, theta, env, policy=policy).reshape(len(seeds), count, -1).mean(2)
         for theta in (fresh, climbed)

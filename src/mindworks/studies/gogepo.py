@@ -44,7 +44,7 @@ PUBLISHED: dict[str, Any] = {
 TASKS: dict[str, dict[str, Any]] = {
     CARTPOLE: {"return_high": 500.0, "drive": 20.0},
     CAR: {"return_low": -100.0, "return_high": 100.0, "drive": 5.0, "critic_steps": 15, "policy_steps": 15},
-    PENDULUM: {"return_high": 1000.0, "drive": 40.0},
+    PENDULUM: {"return_high": 1000.0, "drive": 40.0, "critic_steps": 10, "policy_steps": 10},
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
     "the recipe": {},
@@ -164,21 +164,15 @@ def check(data: dict) -> list[Check]:
     """The sentences of the claim, each with its bar and the pilot the bar comes from."""
     checks = []
     # pilots, 2026-11-22: 0.987, 4.2 and 11.1 on seeds 100-107 in CartPole-v1; 0.976, 4.5 and 7.3 on seeds 100-105 in
-    # MountainCarContinuous-v0
-    for name in (CARTPOLE, CAR):
+    # MountainCarContinuous-v0; 0.991, 3.9 and 14.9 on seeds 100-107 in InvertedPendulum-v5
+    for name in (CARTPOLE, CAR, PENDULUM):
         rows = data[name]
         checks += [
             Check(f"{name}: median correlation of achieved and commanded return", median(rows["pearson"]), ">=", 0.95),
             Check(f"{name}: median error, percent of the range seen", median(rows["error"]), "<=", 10),
             Check(f"{name}: worst error of a seed, percent of the range seen", max(rows["error"]), "<=", 20),
         ]
-    # pilot: 0.981 and 6.1 on seeds 100-107, but 22.5 at worst: the worst seed has no bar here, the table shows it
-    rows = data[PENDULUM]
-    return [
-        *checks,
-        Check(f"{PENDULUM}: median correlation of achieved and commanded return", median(rows["pearson"]), ">=", 0.95),
-        Check(f"{PENDULUM}: median error, percent of the range seen", median(rows["error"]), "<=", 10),
-    ]
+    return checks
 
 
 def table(data: dict) -> dict:

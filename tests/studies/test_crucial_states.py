@@ -69,6 +69,7 @@ def test_bad_settings_name_the_field(field: str, value: object) -> None:
 
 
 def test_a_folder_without_mnist_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="idx3-ubyte") as caught:
-        load_images(str(tmp_path))
-    assert "\n" not in str(caught.value)
+    for folder, names in ((tmp_path, "idx3-ubyte"), (tmp_path / "none", "mnist must be a folder")):
+        with pytest.raises(InputError, match=names) as caught:
+            load_images(str(folder))
+        assert "\n" not in str(caught.value)

@@ -139,6 +139,7 @@ def load_images(folder: str) -> Any:
     """The images of the value of classifiers."""
     from mindworks.data import digits, mnist
 
+    require(not folder or Path(folder).is_dir(), f"mnist must be a folder with MNIST's IDX files, got {folder!r}")
     return mnist(folder) if folder else digits()
 
 

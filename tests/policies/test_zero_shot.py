@@ -40,3 +40,16 @@ def test_the_best_in_the_data_is_a_full_return() -> None:
         np.testing.assert_allclose(row["best_in_data"], float(stored.max()))
         assert row["best_in_data"] <= 0  # the LQR's rewards are costs; without the bonus put back it would be lower
         assert float(one.replay.values(s).max()) < row["best_in_data"]
+
+
+def test_within_the_data_a_policy_stops_where_the_critic_promises_the_best_of_it() -> None:
+    one = trained(survival_bonus=0.5)
+    env = environment("LQR-v0", 2 * 1 * 2)
+    start, free = (zero_shot(one, env, 1, steps=steps, lr=1e-2) for steps in (0, 200))
+    middle = [(low["predicted"] + high["predicted"]) / 2 for low, high in zip(start, free, strict=True)]
+    one.replay.policies.data["value"][:] = torch.tensor(middle, dtype=torch.float64).unsqueeze(-1)
+    for s, row in enumerate(zero_shot(one, env, 1, steps=200, lr=1e-2, within_data=True)):
+        assert middle[s] <= row["predicted"] < free[s]["predicted"]  # Adam's momentum carries it a little further
+    one.replay.policies.data["value"].fill_(-1e6)  # everything is better than the data: nobody moves
+    for row in zero_shot(one, env, 1, steps=50, lr=1e-2, within_data=True):
+        assert row["after"] == row["before"]

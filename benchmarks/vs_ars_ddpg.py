@@ -49,10 +49,10 @@ FINGERPRINT: Setting = {
     "lr_critic": 5e-3,
     "critic_hidden": [32, 32],
     "critic_steps": 5,
-    "policy_steps": 10,
+    "policy_steps": 5,
     "recency": 1.1,
 }
-DEEP: Setting = {"population": 4, "sigma": 0.05, "lr_policy": 2e-5, "policy_steps": 5, "log_returns": True}
+DEEP: Setting = {"population": 4, "sigma": 0.05, "lr_policy": 2e-5, "log_returns": True}
 WIDE: Setting = {"return_low": -100.0, "return_high": 100.0}
 
 # Ours: per task and method the class in mindworks.policies, the policy's hidden sizes, and arguments of its Config.

@@ -106,6 +106,11 @@ class MLP:
         return network
 
 
+def leaves(layers: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The same layers as leaves of autograd that share their memory: gradients meet no slices of a flat vector."""
+    return [(weight.detach().requires_grad_(), bias.detach().requires_grad_()) for weight, bias in layers]
+
+
 def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     """x W^T + b for `weight[..., out, in]`, `bias[..., out]` and `x[..., B, in]`; one kernel where shapes allow it."""
     if weight.ndim == x.ndim == 3 and weight.shape[0] == x.shape[0]:

@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mindworks.core.population import MLP
+from mindworks.core.population import MLP, leaves
 from mindworks.errors import require, require_at_least
 
 Answer = Callable[[Tensor], Tensor]
@@ -98,9 +98,7 @@ class Probing:
     def leaves(self, phi: Tensor) -> Parts:
         """`unflatten` as leaves that share the memory of phi: their gradients meet no slices of a flat vector."""
         probes, layers = self.unflatten(phi)
-        return probes.detach().requires_grad_(), [
-            (weight.detach().requires_grad_(), bias.detach().requires_grad_()) for weight, bias in layers
-        ]
+        return probes.detach().requires_grad_(), leaves(layers)
 
     def flatten(self, probes: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """`phi[..., Q]` from probes `[..., K, *probe_shape]` and the evaluator's (weight, bias) pairs."""

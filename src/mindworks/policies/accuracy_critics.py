@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mindworks.core.population import MLP
+from mindworks.core.population import MLP, leaves
 from mindworks.core.probing import Probing
 from mindworks.policies.convnet import ConvNet
-from mindworks.policies.snapshots import layer_gradients, leaves
+from mindworks.policies.snapshots import layer_gradients
 
 
 class Critic(Protocol):

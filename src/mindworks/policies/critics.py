@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mindworks.core.policy import Policy
-from mindworks.core.population import MLP
+from mindworks.core.population import MLP, leaves
 from mindworks.core.probing import Answer, Probing
 from mindworks.errors import require
 from mindworks.policies.regression import FingerprintError, SquaredError
@@ -94,8 +94,7 @@ class ParameterCritic:
 
     def leaves(self, phi: Tensor) -> list[tuple[Tensor, Tensor]]:
         """See `Critic`."""
-        layers = self.network.unflatten(phi)
-        return [(weight.detach().requires_grad_(), bias.detach().requires_grad_()) for weight, bias in layers]
+        return leaves(self.network.unflatten(phi))
 
     def apply(self, parts: list[tuple[Tensor, Tensor]], theta: Tensor, *extra: Tensor) -> Tensor:
         """See `Critic`."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from mindworks.core.hypernetwork import TiledHypernetwork
 from mindworks.core.policy import INITIAL_LOG_STD, Actor, Policy
 from mindworks.envs.rollout import Trajectories
-from mindworks.errors import require, require_at_least
+from mindworks.errors import InputError, require, require_at_least
 from mindworks.policies.adam import Adam
 from mindworks.policies.pssvf import PSSVF, PSSVFConfig
 
@@ -281,8 +281,7 @@ class UDRLPG(GoGePo):
 
     def value(self, theta: Tensor, policy: Policy | None = None) -> Tensor:
         """There is none: raises `InputError`."""
-        require(False, "value: UDRLPG has no evaluator")
-        return theta
+        raise InputError("value: UDRLPG has no evaluator")
 
     def _fit(self, episodes: int, active: np.ndarray) -> None:
         slots = self._draw((self.config.policy_steps * episodes, self.config.generator_batch), active)

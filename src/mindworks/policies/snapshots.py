@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mindworks.core.population import leaves
 from mindworks.errors import require
 from mindworks.policies.adam import Adam
 from mindworks.policies.convnet import ConvNet, Layers
@@ -73,11 +74,6 @@ def cross_entropy_gradient(network: ConvNet, theta: Tensor, images: Tensor, labe
     logits = network.apply(layers, images)
     loss = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum") / labels.shape[-1]
     return network.flatten(layer_gradients(loss, layers))
-
-
-def leaves(layers: Layers) -> Layers:
-    """The same layers as leaves that share their memory; gradients then meet no slices of a flat vector."""
-    return [(weight.detach().requires_grad_(), bias.detach().requires_grad_()) for weight, bias in layers]
 
 
 def layer_gradients(loss: Tensor, layers: Layers) -> Layers:

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
     "recency": 1.1,
 }
 FEW: dict[str, Any] = {**SMALL, "critic_steps": 10}
-DEEP: dict[str, Any] = {
+DEEP: dict[str, Any] = {  # one of eight that were tried, RAW one of three
     "population": 4,
     "sigma": 0.05,
     "lr_policy": 2e-5,
@@ -52,7 +52,7 @@ DEEP: dict[str, Any] = {
     "recency": 1.1,
     "log_returns": True,
 }
-RAW: dict[str, Any] = {**DEEP, "lr_policy": 3e-4, "lr_critic": 1e-3, "critic_hidden": (64, 64)}  # the best of six
+RAW: dict[str, Any] = {**DEEP, "lr_policy": 3e-4, "lr_critic": 1e-3, "critic_hidden": (64, 64)}
 JUDGE: dict[str, Any] = {
     "batch": 32,
     "critic_steps": 1,
@@ -228,10 +228,11 @@ def classifiers(config: Config, seeds: list[int], images: Any) -> dict:
 
 def judging(config: Config, seeds: list[int]) -> dict:
     """Rank correlation of predicted and true return on unseen 2x256 policies, critics of either kind."""
-    from scipy.stats import spearmanr
+    import torch
 
     from mindworks.envs import make_batch, rollout
     from mindworks.policies import PSSVF, PSSVFConfig, evaluate
+    from mindworks.policies.classifiers import spearman
 
     policy, count = policy_for(PENDULUM, (256, 256)), config.judged
     correlations: dict[str, list[float]] = {}
@@ -243,10 +244,9 @@ def judging(config: Config, seeds: list[int]) -> dict:
             env = make_batch(PENDULUM, len(seeds) * count)
             episodes = rollout(env, learner.actor(known), learner.episode_seeds())
             returns = evaluate(learner, unseen, make_batch(PENDULUM, len(seeds) * 400))
-            true = returns.reshape(len(seeds), 100, 4).mean(2)
+            true = torch.from_numpy(returns.reshape(len(seeds), 100, 4).mean(2))
         learner.tell(known, episodes)
-        predicted = learner.value(unseen).detach().numpy()
-        correlations[name] = [float(spearmanr(*rows).statistic) for rows in zip(predicted, true, strict=True)]
+        correlations[name] = spearman(learner.value(unseen), true)
     return correlations
 
 

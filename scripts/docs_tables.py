@@ -79,14 +79,17 @@ def table(title: str, content: Any, seeds: list[int]) -> str:
 
     A list of numbers gives a column per seed, and a mapping to such lists a line for each. A mapping to summaries
     (`iqm`, `low`, `high`, `seeds`) gives interquartile means with intervals; a mapping to one row of values per seed
-    gives a line per seed; a mapping to mappings to one value per seed gives medians, with all values in brackets.
+    gives a line per seed; a mapping to mappings to one value per seed gives medians, with all values in brackets; a
+    mapping to mappings to plain numbers gives those.
     """
     each = tuple(f"seed {seed}" for seed in seeds)
     if isinstance(content, list):
         return grid(("", *each), [(title, *map(number, content))])
     first = next(iter(content.values()))
     if isinstance(first, dict):
-        return _summaries(title, content) if "iqm" in first else _spreads(title, content)
+        if "iqm" in first:
+            return _summaries(title, content)
+        return (_spreads if any(isinstance(value, list) for value in first.values()) else _plain)(title, content)
     if not isinstance(first[0], dict):
         return grid((title, *each), [(f"`{name}`", *map(number, values)) for name, values in content.items()])
     lines = [
@@ -98,17 +101,32 @@ def table(title: str, content: Any, seeds: list[int]) -> str:
 
 
 def _summaries(title: str, content: dict[str, dict[str, Any]]) -> str:
+    more = [column for column in next(iter(content.values())) if column not in ("iqm", "low", "high", "seeds")]
     rows = [
-        (f"`{name}`", number(part["iqm"]), f"{number(part['low'])} to {number(part['high'])}", number(part["seeds"]))
+        (
+            f"`{name}`",
+            number(part["iqm"]),
+            f"{number(part['low'])} to {number(part['high'])}",
+            *(number(part[column]) for column in more),
+            number(part["seeds"]),
+        )
         for name, part in content.items()
     ]
-    return grid((title, "interquartile mean", "95 % interval", "per seed"), rows)
+    return grid((title, "interquartile mean", "95 % interval", *more, "per seed"), rows)
+
+
+def _plain(title: str, content: dict[str, dict[str, Any]]) -> str:
+    columns = next(iter(content.values()))
+    rows = [(f"`{name}`", *(number(part[column]) for column in columns)) for name, part in content.items()]
+    return grid((title, *(column.replace("_", " ") for column in columns)), rows)
 
 
 def _spreads(title: str, content: dict[str, dict[str, list[Any]]]) -> str:
     columns = next(iter(content.values()))
     rows = [(f"`{name}`", *(spread(part[column]) for column in columns)) for name, part in content.items()]
-    return grid((f"{title}: median (per seed)", *(column.replace("_", " ") for column in columns)), rows)
+    several = any(len(value) > 1 for part in content.values() for value in part.values() if isinstance(value, list))
+    head = f"{title}: median (per seed)" if several else title
+    return grid((head, *(column.replace("_", " ") for column in columns)), rows)
 
 
 def record_block(record: dict[str, Any] | None) -> str:

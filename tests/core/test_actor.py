@@ -19,6 +19,7 @@ from mindworks.errors import InputError
 INF = math.inf
 HEADS = {
     "categorical": Categorical(3),
+    "reference": Categorical(3, reference=True),
     "box": Box((-1.0, -2.0), (1.0, 2.0)),
     "asymmetric": Box((0.0, -3.0), (0.5, 7.0)),
     "unbounded": Box((-INF, -INF), (INF, INF)),
@@ -27,8 +28,8 @@ HEADS = {
 }
 
 
-def make(head: str, hidden: tuple[int, ...] = (8,), activation: str = "tanh", rows: int = 6):
-    policy = Policy(MLP((4, *hidden, HEADS[head].outputs), activation), HEADS[head])
+def make(head: str, hidden: tuple[int, ...] = (8,), activation: str = "tanh", rows: int = 6, bias: bool = True):
+    policy = Policy(MLP((4, *hidden, HEADS[head].outputs), activation, bias), HEADS[head])
     generator = torch.Generator().manual_seed(1)
     theta = 2 * policy.init(2, rows // 2, generator=generator)
     if policy.gaussian:  # every row its own deviations
@@ -49,15 +50,16 @@ EVERYONE = np.ones(6, bool)
 
 @pytest.mark.parametrize("hidden", [(), (8, 5)], ids=["linear", "deep"])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("bias", [True, False], ids=["biases", "no biases"])
 @pytest.mark.parametrize("head", HEADS)
-def test_the_actor_plays_the_mode(head, activation, hidden):
-    policy, theta = make(head, hidden, activation)
+def test_the_actor_plays_the_mode(head, bias, activation, hidden):
+    policy, theta = make(head, hidden, activation, bias=bias)
     act = policy.actor(theta)
     for obs in observations(5):
         expected = policy.mode(theta, torch.from_numpy(obs).reshape(2, 3, 1, 4)).reshape(6, -1).numpy()
         actions = act(obs, EVERYONE)
-        assert actions.dtype == (np.int64 if head == "categorical" else np.float32)
-        assert actions.shape == ((6,) if head == "categorical" else expected.shape)
+        assert actions.dtype == (np.float32 if policy.continuous else np.int64)
+        assert actions.shape == (expected.shape if policy.continuous else (6,))
         np.testing.assert_allclose(actions.reshape(6, -1), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -81,7 +83,7 @@ def test_the_actor_sees_normalised_observations(head, groups):
 
 
 @pytest.mark.parametrize("noise", [False, True], ids=["greedy", "noisy"])
-@pytest.mark.parametrize("head", ["categorical", "gaussian"])
+@pytest.mark.parametrize("head", ["categorical", "reference", "gaussian"])
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(masks=st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=2, max_size=6))
 def test_actions_do_not_depend_on_who_else_is_alive(head, noise, masks):
@@ -107,7 +109,7 @@ def test_the_dead_come_back_for_the_next_episode():
     np.testing.assert_array_equal(act(obs, EVERYONE), first)
 
 
-@pytest.mark.parametrize("head", ["categorical", "gaussian"])
+@pytest.mark.parametrize("head", ["categorical", "reference", "gaussian"])
 def test_noise_follows_its_groups_generator_and_no_other(head):
     policy, theta = make(head)
     tape = observations(30)
@@ -124,8 +126,9 @@ def test_noise_follows_its_groups_generator_and_no_other(head):
     np.testing.assert_allclose(play(theta[1], (6,), slice(3, 6)), both[:, 3:], rtol=1e-6, atol=1e-6)
 
 
-def test_sampled_actions_have_the_frequencies_of_the_policy():
-    policy, theta = make("categorical", rows=2)
+@pytest.mark.parametrize("head", ["categorical", "reference"])
+def test_sampled_actions_have_the_frequencies_of_the_policy(head):
+    policy, theta = make(head, rows=2)
     obs = observations(1, 2)[0]
     act = policy.actor(theta, rngs=rngs(0, 1))
     drawn = np.stack([act(obs, np.ones(2, bool)) for _ in range(4000)])

@@ -79,6 +79,7 @@ def tile_by_tile(hyper: TiledHypernetwork, rho: Tensor, condition: Tensor) -> Te
     return torch.cat(theta)
 
 
+FIELDS = ("conditions", "tile", "embedding", "hidden", "extra")
 TARGETS = [(3, 2), (4, 8, 2), (4, 7, 2), (3, 2, 2), (3, 8, 12, 2), (2, 5, 9, 6, 3)]
 
 
@@ -106,6 +107,25 @@ def test_what_is_made_is_a_population_of_the_target(sizes):
     assert [weight.shape for weight, _ in layers] == [(2, 3, b, a) for a, b in pairwise(sizes)]
     assert torch.equal(hyper.target.flatten(layers), theta)
     assert hyper.target.forward(theta, normal(5, sizes[0])).shape == (2, 3, 5, sizes[-1])
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize("sizes", TARGETS, ids=str)
+def test_a_target_without_biases_gets_the_weights_of_one_with_them(sizes, extra):
+    """Whether whole tiles fit the target's sizes or are cropped."""
+    full = tiled(sizes, extra=extra)
+    bare = TiledHypernetwork(MLP(sizes, bias=False), **{f: getattr(full, f) for f in FIELDS})
+    rho, condition = fresh(full, 2), normal(2, 3, 2, seed=1)
+    theta, whole = bare.forward(rho, condition), full.forward(rho, condition)
+    count, all_of_it = bare.target.num_parameters, full.target.num_parameters
+    assert theta.shape == (2, 3, bare.outputs) == (2, 3, sum(a * b for a, b in pairwise(sizes)) + extra)
+    layers = full.target.unflatten(whole[..., :all_of_it])
+    assert torch.equal(theta[..., :count], torch.cat([weight.flatten(-2) for weight, _ in layers], -1))
+    assert torch.equal(theta[..., count:], whole[..., all_of_it:])
+    x = normal(5, sizes[0], seed=2)
+    without = full.target.flatten([(weight, torch.zeros_like(bias)) for weight, bias in layers])
+    outputs = bare.target.forward(theta[..., :count], x)
+    torch.testing.assert_close(outputs, full.target.forward(without, x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("extra", [0, 2])

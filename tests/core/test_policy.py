@@ -201,6 +201,94 @@ def test_policies_fit_the_spaces_they_are_made_for():
     assert box.num_parameters == 3 * 2 + 2 + 2
 
 
+def test_policies_without_biases_squashing_or_the_first_logit_are_asked_for_by_name():
+    low, high = np.array([-1, 0], np.float32), np.array([2, 1], np.float32)
+    raw = Policy.for_spaces(OBSERVED, spaces.Box(low, high), (8,), gaussian=True, bias=False, squash=False)
+    assert (raw.network, raw.head) == (MLP((3, 8, 2), bias=False), Box((-INF, -INF), (INF, INF), True))
+    assert raw.num_parameters == 3 * 8 + 8 * 2 + 2
+    choice = Policy.for_spaces(OBSERVED, spaces.Discrete(4), reference=True)
+    assert (choice.network, choice.head) == (MLP((3, 3)), Categorical(4, reference=True))
+    squashed = Policy.for_spaces(OBSERVED, spaces.Box(low, high), gaussian=True)
+    assert [policy.continuous for policy in (raw, choice, squashed)] == [True, False, True]
+    assert [policy.squashes for policy in (raw, choice, squashed)] == [False, False, True]
+    assert Policy(MLP((3, 2)), Box((-INF, 0.0), (INF, 1.0))).squashes
+
+
+def test_actions_that_are_not_squashed_are_the_outputs_and_their_noise():
+    policy = Policy.for_spaces(OBSERVED, spaces.Box(-0.1, 0.1, (2,)), (5,), gaussian=True, squash=False)
+    theta = policy.init(2, generator=generator(), dtype=torch.float64)
+    policy.split(theta)[1][:] = torch.tensor([[0.3, -1.0], [0.0, 0.5]])
+    x = normal(2, 5000, 3)
+    outputs, log_std = policy.outputs(theta, x), policy.split(theta)[1]
+    assert torch.equal(policy.mode(theta, x), outputs)
+    assert torch.equal(policy.squash(10 * outputs), 10 * outputs)
+    actions = policy.sample(theta, x, generator(1))
+    assert actions.abs().max() > 0.5
+    scaled = (actions - outputs) / log_std.exp().unsqueeze(1)
+    for s in range(2):
+        assert all(stats.kstest(scaled[s, :, j].numpy(), "norm").pvalue > 1e-3 for j in range(2))
+    leaf = theta.clone().requires_grad_(True)
+    reference = td.Independent(td.Normal(policy.outputs(leaf, x), policy.split(leaf)[1].exp().unsqueeze(1)), 1)
+    ours = policy.log_prob(leaf, x, actions)
+    torch.testing.assert_close(ours, reference.log_prob(actions), rtol=1e-12, atol=1e-12)
+    (slope,), (expected,) = (torch.autograd.grad(v.sum(), leaf) for v in (ours, reference.log_prob(actions)))
+    torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("hidden", [(), (6,)], ids=["linear", "deep"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_reference_action_is_a_logit_whose_row_of_weights_is_0(count, hidden, bias):
+    short = Policy(MLP((3, *hidden, count - 1), bias=bias), Categorical(count, reference=True))
+    full = Policy(MLP((3, *hidden, count), bias=bias), Categorical(count))
+    theta = 2 * short.init(2, generator=generator(), dtype=torch.float64)
+    *body, (weight, last) = short.network.unflatten(theta)
+    rows = (torch.cat([torch.zeros_like(part[:, :1]), part], 1) for part in (weight, last))
+    long = full.network.flatten([*body, tuple(rows)])
+    x, actions = normal(2, 50, 3), torch.randint(count, (2, 50), generator=generator(1))
+    assert short.num_parameters < full.num_parameters == long.shape[-1]
+    assert torch.equal(short.mode(theta, x), full.mode(long, x))
+    assert len(short.mode(theta, x).unique()) > 1
+    torch.testing.assert_close(short.features(theta, x), full.features(long, x), rtol=0, atol=1e-12)
+    for policy, parameters in ((short, theta), (full, long)):
+        reference = td.Categorical(logits=full.outputs(long, x))
+        log_prob = policy.log_prob(parameters, x, actions)
+        torch.testing.assert_close(log_prob, reference.log_prob(actions), rtol=0, atol=1e-12)
+        logits = policy.logits(policy.outputs(parameters, x))
+        torch.testing.assert_close(logits, full.outputs(long, x), rtol=0, atol=1e-12)
+    assert torch.equal(short.sample(theta, x, generator(2)), full.sample(long, x, generator(2)))
+
+
+def test_samples_of_a_reference_policy_have_its_frequencies():
+    policy = Policy(MLP((3, 2)), Categorical(3, reference=True))
+    theta, x = policy.init(generator=generator(4), dtype=torch.float64), normal(1, 3)
+    drawn = policy.sample(theta, x.expand(20_000, 3), generator(3))
+    logits = np.array([0.0, *policy.outputs(theta, x)[0].tolist()])
+    p = np.exp(logits) / np.exp(logits).sum()
+    assert stats.chisquare(np.bincount(drawn.numpy(), minlength=3), 20_000 * p).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("head", "count"),
+    [
+        (Categorical(4), 4),
+        (Categorical(4, reference=True), 4),
+        (Box((-1.0, 0.0), (1.0, 4.0)), 2),
+        (Box((-1.0, 0.0), (1.0, 4.0), gaussian=True), 4),
+    ],
+)
+def test_features_are_as_many_as_the_policy_says_and_follow_from_outputs(head, count):
+    policy = Policy(MLP((3, head.outputs)), head)
+    theta, x = policy.init(2, generator=generator()), normal(2, 5, 3).float()
+    features = policy.features(theta, x)
+    assert features.shape == (2, 5, policy.num_features) == (2, 5, count)
+    outputs = policy.outputs(theta, x)
+    assert torch.equal(features, policy.features_of(theta, outputs))
+    if not policy.continuous or policy.gaussian:
+        actions = policy.sample(theta, x, generator(1))
+        assert torch.equal(policy.log_prob(theta, x, actions), policy.log_prob_of(theta, outputs, actions))
+
+
 @pytest.mark.parametrize(
     ("observed", "acted", "names"),
     [
@@ -230,6 +318,9 @@ CHOICE = Policy(MLP((3, 2)), Categorical(2))
         (lambda: Policy.for_spaces(OBSERVED, spaces.Discrete(2), gaussian=True), "gaussian"),
         (lambda: Policy.for_spaces(OBSERVED, spaces.Discrete(2), activation="elu"), "activation.*'elu'"),
         (lambda: Policy.for_spaces(OBSERVED, spaces.Discrete(2), (0,)), "sizes"),
+        (lambda: Policy.for_spaces(OBSERVED, spaces.Box(-1, 1, (1,)), reference=True), "reference"),
+        (lambda: Categorical(1, reference=True), "reference.*2.*1"),
+        (lambda: Policy(MLP((3, 3)), Categorical(3, reference=True)), "network.*2.*3"),
         (lambda: Policy(MLP((3, 3)), Categorical(2)), "network.*2.*3"),
         (lambda: Box((), ()), "low"),
         (lambda: Box((0.0,), (1.0, 2.0)), "low"),

@@ -92,6 +92,51 @@ def test_several_inputs_equal_their_concatenation_in_value_and_gradient(hidden, 
         torch.testing.assert_close(split, whole, rtol=0, atol=1e-12)
 
 
+BARE = [(3, 2), (3, 5, 2), (4, 7, 6, 1)]
+
+
+@pytest.mark.parametrize(("name", "activation"), [("tanh", nn.Tanh), ("relu", nn.ReLU)])
+@pytest.mark.parametrize("sizes", BARE, ids=str)
+def test_networks_without_biases_equal_a_loop_over_sequentials_without(sizes, name, activation):
+    mlp = MLP(sizes, name, bias=False)
+    assert mlp.num_parameters == sum(a * b for a, b in pairwise(sizes))
+    theta, x = normal(2, 3, mlp.num_parameters), normal(2, 3, 4, sizes[0], seed=1)
+    layers = [(nn.Linear(a, b, bias=False, dtype=torch.float64), activation()) for a, b in pairwise(sizes)]
+    network = nn.Sequential(*[part for pair in layers for part in pair][:-1])
+    expected = one_by_one(network, theta, x)
+    torch.testing.assert_close(mlp.forward(theta, x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mlp.module(theta[1, 2])(x[1, 2]), expected[1, 2], rtol=0, atol=1e-12)
+    assert torch.equal(nn.utils.parameters_to_vector(mlp.module(theta[1, 2]).parameters()), theta[1, 2])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(sizes=st.lists(st.integers(1, 6), min_size=2, max_size=4), leading=st.lists(st.integers(1, 3), max_size=2))
+def test_without_biases_flatten_undoes_unflatten_and_zeros_stand_in(sizes, leading):
+    bare, full = MLP(tuple(sizes), bias=False), MLP(tuple(sizes))
+    theta = normal(*leading, bare.num_parameters)
+    layers = bare.unflatten(theta)
+    assert [(w.shape, b.shape) for w, b in layers] == [((*leading, b, a), (*leading, b)) for a, b in pairwise(sizes)]
+    assert all((bias == 0).all() for _, bias in layers)
+    assert torch.equal(bare.flatten(layers), theta)
+    x = normal(4, sizes[0], seed=1)
+    torch.testing.assert_close(bare.forward(theta, x), full.forward(full.flatten(layers), x), rtol=0, atol=1e-12)
+    assert (bare.forward(theta, torch.zeros(1, sizes[0]).double()) == 0).all()
+
+
+def test_without_biases_gradients_and_fresh_weights_are_those_of_the_weights_alone():
+    bare, full = MLP((6, 5, 2), bias=False), MLP((6, 5, 2))
+    theta = bare.init(300, generator=generator(), dtype=torch.float64)
+    for weight, _ in bare.unflatten(theta):
+        bound = weight.shape[-1] ** -0.5
+        assert stats.kstest(weight.flatten().numpy(), stats.uniform(-bound, 2 * bound).cdf).pvalue > 1e-3
+    parts = [normal(300, 4, 4, seed=1), normal(300, 4, 2, seed=2)]  # two inputs stand for their concatenation
+    leaf = theta.clone().requires_grad_(True)
+    (ours,) = torch.autograd.grad(bare.forward(leaf, *parts).square().sum(), leaf)
+    with_zeros = full.flatten(bare.unflatten(theta)).requires_grad_(True)
+    (theirs,) = torch.autograd.grad(full.forward(with_zeros, torch.cat(parts, -1)).square().sum(), with_zeros)
+    torch.testing.assert_close(ours, bare.flatten(full.unflatten(theirs)), rtol=0, atol=1e-12)
+
+
 def test_fresh_layers_are_uniform_within_one_over_root_fan_in_as_in_linear():
     mlp = MLP((9, 50, 4, 3))
     theta = mlp.init(60, generator=generator(3), dtype=torch.float64)

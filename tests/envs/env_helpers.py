@@ -10,7 +10,8 @@ from gymnasium import spaces
 class Counter(gymnasium.Env):
     """Counts its steps: observes [steps, seed], pays an int 1, terminates after `life` steps, notes every call.
 
-    `oddity` is what step `life` answers: "reward" or "observation" make that one not finite instead of terminating.
+    `oddity` is what step `life` answers: "reward" or "observation" make that one not finite instead of terminating,
+    "ending" makes the observation not finite and terminates.
     """
 
     def __init__(self, life: int = 3, oddity: str = "", shape: tuple[int, ...] = (2,)) -> None:
@@ -33,10 +34,10 @@ class Counter(gymnasium.Env):
         self.calls += 1
         self.actions.append(float(action[0]))
         seen, last = self._seen(), self.calls == self.life
-        if last and self.oddity == "observation":
+        if last and self.oddity in ("observation", "ending"):
             seen.flat[0] = np.nan
         reward = -np.inf if last and self.oddity == "reward" else 1
-        return seen, reward, last and not self.oddity, False, {}
+        return seen, reward, last and self.oddity in ("", "ending"), False, {}
 
 
 def linear_actor(env, seed: int, scale: float = 1.0):

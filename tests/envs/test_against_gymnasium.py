@@ -8,8 +8,10 @@ import pytest
 from gymnasium import spaces
 
 from mindworks.envs import make_batch, rollout
+from mindworks.envs.acrobot import AcrobotEnv
 from mindworks.envs.cartpole import CartPoleEnv
 from mindworks.envs.loop import LoopEnv
+from mindworks.envs.mountain_car import MountainCarContinuousEnv
 from mindworks.envs.mujoco_tasks import MujocoEnv
 
 # name, backend, seeds, scale of the actions in units of their bounds
@@ -24,8 +26,9 @@ CASES = [
     ("Swimmer-v5", MujocoEnv, 2, 1.0),
     ("Swimmer-v4", MujocoEnv, 1, 1.0),
     ("Pendulum-v1", LoopEnv, 2, 1.0),
-    ("MountainCarContinuous-v0", LoopEnv, 1, 1.0),
-    ("Acrobot-v1", LoopEnv, 1, 1.0),
+    ("MountainCarContinuous-v0", MountainCarContinuousEnv, 3, 1.0),
+    ("MountainCarContinuous-v0", MountainCarContinuousEnv, 2, 3.0),
+    ("Acrobot-v1", AcrobotEnv, 6, 1.0),
 ]
 
 
@@ -97,6 +100,79 @@ def test_an_option_beyond_the_table_takes_the_general_backend():
     assert isinstance(env, LoopEnv)
     assert env.single_observation_space.shape == (10,)
     assert isinstance(make_batch("CartPole-v1", 1, sutton_barto_reward=True), LoopEnv)
+    assert isinstance(make_batch("MountainCarContinuous-v0", 1, goal_velocity=0.01), LoopEnv)
+
+
+def pumped(gains):
+    """Forces that push where the car goes, so that it reaches the goal; gains above 1 are clipped by the task."""
+    return lambda seen: (gains * np.where(seen[:, 1] < 0, -1, 1))[:, None].astype(np.float32)
+
+
+def proportional(gains):
+    """Forces between the bounds on many steps, beyond them on others."""
+    return lambda seen: (60 * gains * seen[:, 1])[:, None].astype(np.float32)
+
+
+def swung(gains):
+    """Torques that push where the second link goes: the tip comes up at different times."""
+    return lambda seen: 2 * (seen[:, 5] > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("MountainCarContinuous-v0", pumped), ("MountainCarContinuous-v0", proportional), ("Acrobot-v1", swung)],
+)
+def test_episodes_that_reach_the_goal_equal_gymnasium_bit_for_bit(name, rule):
+    rows = 12
+    act = rule(np.linspace(0.4, 2.0, rows))
+    env, reference = make_batch(name, rows), gymnasium.make(name)
+    played = rollout(env, lambda seen, alive: act(seen), range(1000, 1000 + rows))
+    assert played.terminated.all()
+    assert len(set(played.lengths)) > 5
+    for row in range(rows):
+        seen, rewards, over = [reference.reset(seed=1000 + row)[0]], [], False
+        while not over:
+            action = act(np.repeat(np.float32(seen[-1])[None], rows, 0))[row]
+            observation, reward, terminated, truncated, _ = reference.step(action)
+            seen.append(observation)
+            rewards.append(reward)
+            over = terminated or truncated
+        np.testing.assert_array_equal(played.observations[row, : len(seen)], np.asarray(seen, np.float32))
+        np.testing.assert_array_equal(played.rewards[row, : len(rewards)], rewards)
+        assert (played.lengths[row], played.terminated[row]) == (len(rewards), terminated)
+
+
+def test_continuous_cartpole_at_full_force_is_cartpole():
+    rows = 24
+    actions = random_actions(spaces.Discrete(2), 200, rows, 1.0)
+    left_right, forces = (
+        make_batch("CartPole-v1", rows, max_episode_steps=200),
+        make_batch("CartPoleContinuous-v0", rows),
+    )
+    assert forces.max_episode_steps == 200
+    assert forces.single_action_space == spaces.Box(-1.0, 1.0, (1,), np.float32)
+    pushes = iter(actions)
+    expected = rollout(left_right, lambda seen, alive: next(pushes), range(rows))
+    for bound in (1.0, 7.0):  # beyond the bounds the force stays 10 N
+        pulls = iter(np.where(actions == 1, bound, -bound)[:, :, None].astype(np.float32))
+        played = rollout(forces, lambda seen, alive, pulls=pulls: next(pulls), range(rows))
+        for name in ("observations", "rewards", "lengths", "returns", "terminated", "truncated"):
+            np.testing.assert_array_equal(getattr(played, name), getattr(expected, name))
+    assert expected.terminated.all()
+
+
+def test_half_the_force_is_half_the_force():
+    """One step from a known state, by the equations of motion."""
+    env = make_batch("CartPoleContinuous-v0", 1)
+    x, x_dot, angle, angle_dot = env.reset([3])[0].astype(float)
+    seen, reward, terminated, _ = env.step(np.array([[0.5]], np.float32), np.ones(1, bool))
+    cos, sin = np.cos(angle), np.sin(angle)
+    push = (5.0 + 0.05 * angle_dot**2 * sin) / 1.1
+    turn = (9.8 * sin - cos * push) / (0.5 * (4 / 3 - 0.1 * cos**2 / 1.1))
+    moved = [x + 0.02 * x_dot, x_dot + 0.02 * (push - 0.05 * turn * cos / 1.1), angle + 0.02 * angle_dot]
+    np.testing.assert_allclose(seen[0], [*moved, angle_dot + 0.02 * turn], rtol=1e-6)
+    assert reward[0] == 1.0
+    assert not terminated[0]
 
 
 def test_no_cartpole_episode_is_lost_or_counted_twice():

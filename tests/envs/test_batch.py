@@ -17,6 +17,16 @@ from mindworks.envs.cartpole import CartPoleEnv
 from mindworks.envs.loop import LoopEnv
 from mindworks.errors import InputError, MissingExtra
 
+EVERY_BACKEND = (
+    "CartPole-v1",
+    "CartPoleContinuous-v0",
+    "Acrobot-v1",
+    "MountainCarContinuous-v0",
+    "Swimmer-v5",
+    "Pendulum-v1",
+    "LQR-v0",
+)
+
 
 def spaced(observation=None, action=None):
     """A factory of counters with other spaces."""
@@ -39,6 +49,10 @@ def spaced(observation=None, action=None):
         ("no_such_module_here:Env-v0", {}, ["name", "no_such_module_here"]),
         ("CartPole-v1", {"gravitas": 3}, ["kwargs", "gravitas"]),
         ("LQR-v0", {"gravitas": 3}, ["kwargs", "gravitas"]),
+        ("CartPoleContinuous-v0", {"gravitas": 3}, ["kwargs", "gravitas"]),
+        ("CartPoleContinuous-v1", {}, ["name", "CartPoleContinuous-v0"]),
+        ("Acrobot-v1", {"gravitas": 3}, ["kwargs", "gravitas"]),
+        ("MountainCarContinuous-v0", {"gravitas": 3}, ["kwargs", "gravitas"]),
         ("CartPole-v1", {"max_episode_steps": 0}, ["max_episode_steps", "0"]),
         ("FrozenLake-v1", {}, ["name", "FrozenLake", "Discrete(16)", "Box"]),
         ("Blackjack-v1", {}, ["name", "Blackjack", "Tuple", "Box"]),
@@ -113,7 +127,7 @@ def test_registered_environments_take_the_right_backend():
 
 
 def test_the_time_limit_can_be_set():
-    for name in ("CartPole-v1", "Swimmer-v5", "Pendulum-v1", "LQR-v0"):
+    for name in EVERY_BACKEND:
         env = make_batch(name, 2, max_episode_steps=4)
         played = rollout(env, idle(env), [0, 1])
         np.testing.assert_array_equal(played.lengths, 4)
@@ -124,7 +138,7 @@ def test_the_time_limit_can_be_set():
 
 
 def test_observation_spaces_are_float32_boxes():
-    for name in ("CartPole-v1", "Swimmer-v5", "Pendulum-v1", "LQR-v0"):
+    for name in EVERY_BACKEND:
         env = make_batch(name, 2)
         assert env.single_observation_space.dtype == np.float32
         seen = env.reset([0, 1])

@@ -16,7 +16,10 @@ def counters(lives, limit=10, **kwargs):
     return make_batch(lambda: Counter(next(queue), **kwargs), len(lives), max_episode_steps=limit)
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "InvertedPendulum-v5", "Hopper-v5", "Pendulum-v1", "LQR-v0"])
+NUMPY = ["CartPole-v1", "CartPoleContinuous-v0", "Acrobot-v1", "MountainCarContinuous-v0", "LQR-v0"]
+
+
+@pytest.mark.parametrize("name", [*NUMPY, "InvertedPendulum-v5", "Hopper-v5", "Pendulum-v1"])
 def test_a_row_depends_on_its_seed_and_policy_only(name):
     seeds = [11, 5, 7, 0, 3, 5, 2]
     wide = make_batch(name, 7, max_episode_steps=60)
@@ -38,7 +41,7 @@ def test_a_row_depends_on_its_seed_and_policy_only(name):
         assert single.returns[0] == together.returns[row]
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Hopper-v5", "LQR-v0"])
+@pytest.mark.parametrize("name", [*NUMPY, "Hopper-v5"])
 def test_rows_may_take_turns(name):
     """Stepping rows in any interleaving gives each the episode it has alone."""
     rng = np.random.default_rng(0)
@@ -118,6 +121,15 @@ def test_a_diverged_row_ends_finite_and_flagged(oddity):
     flat = played.transitions()
     np.testing.assert_array_equal(flat["row"], [0, 1, 1, 1])
     np.testing.assert_array_equal(flat["truncated"], False)
+
+
+def test_a_row_that_terminates_with_nan_stays_terminated_while_others_go_on():
+    env = counters([2, 4], oddity="ending")
+    played = rollout(env, idle(env), [0, 1])
+    np.testing.assert_array_equal(played.lengths, [2, 4])
+    np.testing.assert_array_equal(played.terminated, [True, True])
+    np.testing.assert_array_equal(played.truncated, [False, False])
+    np.testing.assert_array_equal(played.diverged, [True, True])
 
 
 def test_an_action_that_is_not_finite_ends_its_row_alone():

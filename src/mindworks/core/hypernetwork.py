@@ -162,7 +162,7 @@ class TiledHypernetwork:
     def _kept(self) -> Tensor | None:
         """Where the target's parameters, and the extra ones, lie among those of whole tiles; None: everywhere."""
         whole, sizes = self._whole, self.target.sizes
-        if whole.sizes == sizes:
+        if whole.sizes == sizes and self.target.bias:
             return None
         places = torch.arange(whole.num_parameters + self.extra)
         cut = zip(whole.unflatten(places[: whole.num_parameters]), pairwise(sizes), strict=True)

@@ -24,11 +24,13 @@ class MLP:
     """A multilayer perceptron as a shape; its weights are a flat vector `theta[..., P]`.
 
     The order inside `theta` is that of `nn.Sequential(nn.Linear, activation, ..., nn.Linear).parameters()`: for each
-    layer the weight `[out, in]` row by row, then the bias `[out]`. Two sizes make a linear map.
+    layer the weight `[out, in]` row by row, then the bias `[out]`. Two sizes make a linear map. Without `bias` theta
+    holds the weights alone.
     """
 
     sizes: tuple[int, ...]
     activation: str = "tanh"
+    bias: bool = True
 
     def __post_init__(self) -> None:
         require(len(self.sizes) >= 2, f"sizes needs an input and an output size, got {self.sizes}")
@@ -40,7 +42,7 @@ class MLP:
     @property
     def num_parameters(self) -> int:
         """P, the length of one parameter vector."""
-        return sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(self.sizes))
+        return sum((fan_in + self.bias) * fan_out for fan_in, fan_out in pairwise(self.sizes))
 
     def init(self, *leading: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         """Fresh parameter vectors `[*leading, P]`: entries U(-b, b), b = 1 / sqrt(fan_in), as in `nn.Linear`."""
@@ -52,21 +54,26 @@ class MLP:
         return theta
 
     def unflatten(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Views of `theta[..., P]` as one (weight `[..., out, in]`, bias `[..., out]`) per layer."""
+        """Views of `theta[..., P]` as one (weight `[..., out, in]`, bias `[..., out]`) per layer.
+
+        A network without biases answers zeros in their place.
+        """
         require(
             theta.shape[-1:] == (self.num_parameters,),
             f"theta must end in {self.num_parameters} parameters, got shape {tuple(theta.shape)}",
         )
         layers, start = [], 0
         for fan_in, fan_out in pairwise(self.sizes):
-            middle, end = start + fan_in * fan_out, start + fan_in * fan_out + fan_out
-            layers.append((theta[..., start:middle].unflatten(-1, (fan_out, fan_in)), theta[..., middle:end]))
+            middle, end = start + fan_in * fan_out, start + (fan_in + self.bias) * fan_out
+            bias = theta[..., middle:end] if self.bias else theta.new_zeros((*theta.shape[:-1], fan_out))
+            layers.append((theta[..., start:middle].unflatten(-1, (fan_out, fan_in)), bias))
             start = end
         return layers
 
     def flatten(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """The inverse of `unflatten`."""
-        return torch.cat([part for weight, bias in layers for part in (weight.flatten(-2), bias)], -1)
+        """The inverse of `unflatten`; a network without biases leaves them out."""
+        kept = 2 if self.bias else 1
+        return torch.cat([part for weight, bias in layers for part in (weight.flatten(-2), bias)[:kept]], -1)
 
     def forward(self, theta: Tensor, *inputs: Tensor) -> Tensor:
         """Outputs `[..., B, out]` of the networks `theta[..., P]` at their inputs `[..., B, in]`.
@@ -100,7 +107,8 @@ class MLP:
         )
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(self.sizes):
-            layers += [nn.Linear(fan_in, fan_out, dtype=theta.dtype, device=theta.device), _LAYERS[self.activation]()]
+            layer = nn.Linear(fan_in, fan_out, self.bias, dtype=theta.dtype, device=theta.device)
+            layers += [layer, _LAYERS[self.activation]()]
         network = nn.Sequential(*layers[:-1])
         nn.utils.vector_to_parameters(theta.detach().clone(), network.parameters())
         return network

@@ -13,11 +13,20 @@ from gymnasium import error, spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from mindworks.envs import cartpole, mujoco_tasks
+from mindworks.envs import acrobot, cartpole, mountain_car, mujoco_tasks
 from mindworks.envs.loop import LoopEnv
 from mindworks.envs.lqr import LQREnv
-from mindworks.envs.rows import Observations, Outcome
+from mindworks.envs.rows import Observations, Outcome, RowEnv
 from mindworks.errors import InputError, MissingExtra, import_extra, require
+
+# Gymnasium's tasks played in numpy: (does it play this spec with these arguments, class(spec, num_envs, time limit)).
+NATIVE: tuple[tuple[Callable[[EnvSpec, dict[str, Any]], bool], Callable[[EnvSpec, int, int], RowEnv]], ...] = (
+    (cartpole.supports, cartpole.CartPoleEnv),
+    (acrobot.supports, acrobot.AcrobotEnv),
+    (mountain_car.supports, mountain_car.MountainCarContinuousEnv),
+)
+# Tasks that Gymnasium does not have: id -> class(num_envs, horizon=..., **its own arguments).
+OWN: dict[str, Callable[..., RowEnv]] = {"LQR-v0": LQREnv, "CartPoleContinuous-v0": cartpole.CartPoleContinuousEnv}
 
 
 class BatchEnv(Protocol):
@@ -57,9 +66,10 @@ def make_batch(
 ) -> BatchEnv:
     """Make `num_envs` rows of one environment.
 
-    name: a Gymnasium id (`CartPole-v1`, `module:id`), `LQR-v0`, or a callable that builds one environment.
-    max_episode_steps: the time limit; None takes the environment's own. kwargs: the environment's own arguments.
-    Backends: CartPole in numpy; MuJoCo tasks on one shared model; otherwise a loop over instances, stepping the living.
+    name: a Gymnasium id (`CartPole-v1`, `module:id`), a task of this library (`LQR-v0`, `CartPoleContinuous-v0`), or a
+    callable that builds one environment. max_episode_steps: the time limit; None takes the environment's own. kwargs:
+    the environment's own arguments. Backends: CartPole, Acrobot and MountainCarContinuous in numpy; MuJoCo tasks on one
+    shared model; otherwise a loop over instances, stepping the living.
     Raises `InputError` (one line) for an unknown id, a missing time limit, a count below 1, arguments the environment
     does not take, and spaces other than a `Box` observation with a `Discrete` or rank-1 `Box` action; `MissingExtra`
     when a package the environment stands on is not installed.
@@ -72,8 +82,9 @@ def make_batch(
         require(not kwargs, f"kwargs: a callable takes none here, bind them to it, got {sorted(kwargs)}")
         return LoopEnv(getattr(name, "__name__", "environment"), name, num_envs, max_episode_steps)
     try:
-        if name == "LQR-v0":
-            return LQREnv(num_envs, **({} if max_episode_steps is None else {"horizon": max_episode_steps}), **kwargs)
+        if name in OWN:
+            limit: dict[str, Any] = {} if max_episode_steps is None else {"horizon": max_episode_steps}
+            return OWN[name](num_envs, **limit, **kwargs)
         return _make_registered(find_spec(name), num_envs, max_episode_steps, kwargs)
     except TypeError as problem:
         raise InputError(f"kwargs: {name} does not take {kwargs}: {_line(problem)}") from problem
@@ -87,8 +98,9 @@ def _make_registered(spec: EnvSpec, num_envs: int, max_episode_steps: int | None
     limit = max_episode_steps or spec.max_episode_steps
     if mujoco_tasks.is_mujoco(spec):
         import_extra("mujoco", "mujoco")
-    if limit is not None and cartpole.supports(spec, kwargs):
-        return cartpole.CartPoleEnv(spec, num_envs, limit)
+    for supports, native in NATIVE:
+        if limit is not None and supports(spec, kwargs):
+            return native(spec, num_envs, limit)
     if limit is not None and mujoco_tasks.supports(spec, kwargs):
         return mujoco_tasks.MujocoEnv(spec, num_envs, limit, kwargs)
     extra = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
@@ -112,7 +124,7 @@ def find_spec(name: str) -> EnvSpec:
     except ModuleNotFoundError as problem:
         raise InputError(f"name: {name!r} needs the module {problem.name!r}, which is not installed") from problem
     except error.Error as problem:
-        known = [*gymnasium.registry, "LQR-v0"]
+        known = [*gymnasium.registry, *OWN]
         lowered = {known_id.lower(): known_id for known_id in known}
         near = get_close_matches(env_id.lower(), lowered, n=1, cutoff=0.5)
         hint = f"; the nearest is {lowered[near[0]]!r}" if near else ""

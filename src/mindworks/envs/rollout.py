@@ -121,7 +121,7 @@ def rollout(
     tape: Tape = ([observations], [], [])
     horizon = env.max_episode_steps if max_steps is None else min(max_steps, env.max_episode_steps)
     for t in range(horizon):
-        if not alive.any():
+        if not np.count_nonzero(alive):
             break
         if callback is not None:
             callback(t, observations, alive)
@@ -133,15 +133,17 @@ def rollout(
             rewards = np.where(np.isfinite(rewards), rewards, 0.0)
             cut = cut | (bad & ~ended)
             diverged |= bad
-        lengths += alive
         returns += rewards
-        terminated |= ended
-        truncated |= cut
         observations = seen
         if record:
             for kept, value in zip(tape, (seen, actions, rewards), strict=True):
                 kept.append(value)
-        alive = alive & ~(ended | cut)
+        over = alive & (ended | cut)  # a row that diverged may go on answering what is not finite
+        if np.count_nonzero(over):
+            lengths[over], terminated[over], truncated[over] = t + 1, ended[over], cut[over]
+            alive = alive & ~over
+    else:
+        lengths[alive] = horizon
     truncated |= alive
     seen, actions, rewards = _stacked(tape, lengths, env)
     return Trajectories(

@@ -83,7 +83,8 @@ class RowEnv(ABC):
 
     def reset(self, seeds: Sequence[int] | NDArray[np.integer[Any]]) -> Observations:
         """Start an episode in every row, row i from `seeds[i]` alone, and return the observations `[N, *shape]`."""
-        observations = np.asarray(self._reset_rows(checked_seeds(seeds, self.num_envs)), np.float32)
+        # in C order, whatever the order of the states: every step copies it
+        observations = np.array(self._reset_rows(checked_seeds(seeds, self.num_envs)), np.float32, order="C")
         self._observations = observations
         self._elapsed[:] = 0
         self._open[:] = True
@@ -101,21 +102,18 @@ class RowEnv(ABC):
             raise InputError("step: call reset(seeds) first")
         actions = np.asarray(actions)
         self._check_actions(actions)
-        live = alive & self._open
-        rows = live.nonzero()[0]
-        everyone = len(rows) == self.num_envs
-        observed, reward, ended, cut = self._step_rows(rows, actions if everyone else actions[rows])
-        self._elapsed += live
-        truncated = live & (self._elapsed >= self.max_episode_steps)
-        if everyone:
-            self._observations = np.array(observed, np.float32)
-            rewards, terminated = np.array(reward, np.float64), ended
-        else:
-            rewards, terminated = np.zeros(self.num_envs, np.float64), np.zeros(self.num_envs, np.bool_)
-            self._observations[rows], rewards[rows], terminated[rows] = observed, reward, ended
-        if cut is not None:
-            truncated[rows] |= cut
-        self._open &= ~(terminated | truncated)
+        rows = (alive & self._open).nonzero()[0]
+        where: Any = slice(None) if len(rows) == self.num_envs else rows  # a slice spares the copies of an index
+        observed, reward, ended, cut = self._step_rows(rows, actions[where])
+        self._elapsed[where] += 1
+        late = self._elapsed[where] >= self.max_episode_steps
+        cut = late if cut is None else late | cut
+        rewards = np.zeros(self.num_envs, np.float64)
+        terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        self._observations[where], rewards[where] = observed, reward
+        over = ended | cut
+        if np.count_nonzero(over):  # most steps end no row
+            terminated[where], truncated[where], self._open[where] = ended, cut, ~over
         return self._observations.copy(), rewards, terminated, truncated
 
     def close(self) -> None:  # noqa: B027, most backends hold nothing to release
@@ -123,16 +121,14 @@ class RowEnv(ABC):
 
     def _check_actions(self, actions: NDArray[Any]) -> None:
         space = self.single_action_space
-        if isinstance(space, spaces.Discrete):
-            expected, fits = f"integers [{self.num_envs}]", actions.dtype.kind in "iu"
-            shape: tuple[int, ...] = (self.num_envs,)
-        else:
-            expected, fits = f"floats [{self.num_envs}, {space.shape[0]}]", actions.dtype.kind == "f"
-            shape = (self.num_envs, space.shape[0])
-        if not fits or actions.shape != shape:
+        shape, kind = (self.num_envs, *(space.shape or ())), "iu" if isinstance(space, spaces.Discrete) else "f"
+        if actions.dtype.kind not in kind or actions.shape != shape:
+            expected = f"{'integers' if kind == 'iu' else 'floats'} {list(shape)}"
             raise InputError(f"actions: expected {expected}, got {actions.dtype} {list(actions.shape)}")
-        if isinstance(space, spaces.Discrete) and not 0 <= actions.min() <= actions.max() < space.n:
-            raise InputError(f"actions: expected 0 to {space.n - 1}, got {actions.min()} to {actions.max()}")
+        if isinstance(space, spaces.Discrete):
+            low, high = np.minimum.reduce(actions), np.maximum.reduce(actions)
+            if not 0 <= low <= high < space.n:
+                raise InputError(f"actions: expected 0 to {space.n - 1}, got {low} to {high}")
 
     @abstractmethod
     def _reset_rows(self, seeds: list[int]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Small surrogates, and the same bounds by plain loops over floats, shared by the tests of POIS."""
+"""Small surrogates, the same bounds by plain loops over floats, and small searches, shared by the tests of POIS."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from policy_helpers import episodes_by_hand
 from torch import Tensor
 
 from mindworks.core.policy import Box, Categorical, Policy
 from mindworks.core.population import MLP
+from mindworks.envs import make_batch
+from mindworks.policies.pois import POIS, POISConfig
+from mindworks.policies.search import Search
 from mindworks.policies.surrogates import ActionSurrogate, Criterion, ParameterSurrogate, Returns, Steps
 
 ESTIMATORS = ["plain", "self-normalized", "regression"]
 PER_DECISION = ["per-decision", "self-normalized per-decision"]
 CRITERIA = list(product(["divergence", "ess", "none"], ["max", "std"], [False, True]))  # penalty, scale, center
 INF = math.inf
+OBSERVED = spaces.Box(-1, 1, (2,))
 POLICIES = {
     "gaussian": Policy(MLP((2, 2)), Box((-INF, -INF), (INF, INF), gaussian=True)),
     "deep gaussian": Policy(MLP((2, 3, 1)), Box((-INF,), (INF,), gaussian=True)),
@@ -271,3 +277,48 @@ class ActionCase:
         decisions = [(new[t], [table[t] for table in old], rewards[t]) for t in range(longest)]
         last = [table[-1] for table in old]
         return bound_by_hand(new[-1], last, log_d2, returns, delta=self.delta, decisions=decisions, **criterion)
+
+
+# -- searches ----------------------------------------------------------------------------------------------------------
+
+
+def config(mode: str, **changes: Any) -> POISConfig:
+    return (POISConfig.action_based if mode == "action" else POISConfig)(**changes)
+
+
+def cartpole(
+    mode: str,
+    seeds: list[int],
+    *,
+    batches: int = 3,
+    horizon: int = 40,
+    hidden: tuple[int, ...] = (),
+    continuous: bool = False,
+    **changes: Any,
+) -> Search:
+    settings = config(mode, **{"episodes": 6, "offline_steps": 3, "cg_iterations": 4, **changes})
+    name = "CartPoleContinuous-v0" if continuous else "CartPole-v1"
+    env = make_batch(name, len(seeds) * settings.episodes, max_episode_steps=horizon)
+    head = {"gaussian": mode == "action", "squash": mode != "action"} if continuous else {"reference": True}
+    policy = Policy.for_spaces(env.single_observation_space, env.single_action_space, hidden, bias=False, **head)
+    return Search(POIS(policy, settings, seeds), env, batches=batches)
+
+
+def finish(search: Search) -> Search:
+    while not search.done:
+        search.advance()
+    return search
+
+
+def told_by_hand(seeds: int = 2, **changes: Any) -> POIS:
+    """P-POIS for a linear policy of three parameters, for batches that `earn` makes up."""
+    policy = Policy.for_spaces(OBSERVED, spaces.Box(-1, 1, (1,)))
+    return POIS(policy, POISConfig(**{"episodes": 6, "delta": 0.9, "offline_steps": 3, **changes}), list(range(seeds)))
+
+
+def earn(search: POIS, bonus: float | list[float] = 0.0) -> tuple[Tensor, Tensor]:
+    """One batch whose returns are linear in the parameters, plus what each seed gets on top; both are returned."""
+    theta = search.ask()
+    returns = theta.double() @ torch.tensor([3.0, -2.0, 1.0]).double() + torch.tensor(bonus).double().view(-1, 1)
+    search.tell(theta, episodes_by_hand([[value] for value in returns.flatten().tolist()]))
+    return theta, returns

@@ -14,7 +14,12 @@ from mindworks.policies import clone
 
 S, N, K, D = 2, 3, 4, 3
 BOX = ((-1.0, -2.0), (1.0, 0.5))
-HEADS = {"discrete": Categorical(3), "continuous": Box(*BOX), "gaussian": Box(*BOX, gaussian=True)}
+HEADS = {
+    "discrete": Categorical(3),
+    "reference": Categorical(3, reference=True),
+    "continuous": Box(*BOX),
+    "gaussian": Box(*BOX, gaussian=True),
+}
 every_head = pytest.mark.parametrize("head", HEADS)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from policy_helpers import assert_same, environment, episodes_by_hand, generation, learner, of_seed, play
+from policy_helpers import TD, assert_same, environment, episodes_by_hand, generation, learner, of_seed, play
 
-from mindworks.core.policy import Box, Policy
+from mindworks.core.policy import Box, Categorical, Policy
 from mindworks.core.population import MLP
 from mindworks.envs import Trajectories
 from mindworks.policies import PAVF, PSVF, TDConfig
@@ -174,6 +174,18 @@ def test_values_have_one_number_per_state_for_one_policy_or_many(kind):
         parts = (obs[s], *(x[s] for x in extra), theta[s])
         by_hand = one.critic.network.module(one.phi[s].clone())(torch.cat(parts, -1)).squeeze(-1)
         torch.testing.assert_close(many[s], by_hand.detach())
+
+
+def test_a_reference_action_is_an_action_too():
+    policy = Policy(MLP((4, 1)), Categorical(2, reference=True))
+    one = PAVF(policy, TDConfig(stochastic=True, population=2, critic_hidden=(8,), batch=4, **TD), seeds=[0, 1])
+    for _ in range(2):
+        theta, episodes = play(one, environment("CartPole-v1", 4))
+        one.tell(theta, episodes)
+    obs = torch.zeros(2, 3, 4)
+    values = [one.value(one.theta, obs, torch.full((2, 3), action)) for action in (0, 1)]
+    assert values[0].shape == (2, 3)
+    assert not torch.allclose(*values)
 
 
 def test_discrete_actions_are_seen_one_hot():

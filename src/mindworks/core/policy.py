@@ -163,11 +163,14 @@ class Policy:
         return self.network.num_parameters + (self.head.outputs if self.gaussian else 0)
 
     @property
+    def action_size(self) -> int:
+        """A, the numbers in an action, or in its one-hot form where actions are discrete."""
+        return self.head.actions if isinstance(self.head, Categorical) else self.head.outputs
+
+    @property
     def num_features(self) -> int:
         """F, the numbers in `features` at one observation."""
-        if isinstance(self.head, Categorical):
-            return self.head.actions
-        return self.head.outputs * (2 if self.gaussian else 1)
+        return self.action_size * (2 if self.gaussian else 1)
 
     def init(self, *leading: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         """Fresh parameter vectors `[*leading, P]`; log standard deviations start at -0.5."""

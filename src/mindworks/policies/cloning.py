@@ -56,5 +56,5 @@ def clone(
 def _distance(policy: Policy, theta: Tensor, states: Tensor, target: Tensor) -> Tensor:
     """Mean over the states, sum over the students, so that each student descends its own."""
     if isinstance(policy.head, Categorical):
-        return -(target * policy.outputs(theta, states).log_softmax(-1)).sum(-1).mean(-1).sum()
+        return -(target * policy.logits(policy.outputs(theta, states)).log_softmax(-1)).sum(-1).mean(-1).sum()
     return (policy.features(theta, states) - target).square().sum(-1).mean(-1).sum()

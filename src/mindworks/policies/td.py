@@ -71,7 +71,7 @@ class TDLearner(Learner):
             "stochastic needs a discrete or a gaussian policy, got a deterministic one",
         )
         width = policy.network.sizes[0]
-        action = ((), torch.int64) if self.discrete else ((policy.head.outputs,), torch.float32)
+        action = ((), torch.int64) if self.discrete else ((policy.action_size,), torch.float32)
         self.transitions = Ring(
             len(seeds),
             config.capacity,
@@ -145,7 +145,7 @@ class TDLearner(Learner):
 
     def _encode(self, actions: Tensor) -> Tensor:
         """Actions as the critic sees them: one-hot if discrete."""
-        return one_hot(actions, self.policy.head.outputs).float() if self.discrete else actions
+        return one_hot(actions, self.policy.action_size).float() if self.discrete else actions
 
     @abstractmethod
     def _next_value(self, theta: Tensor, next_obs: Tensor, active: np.ndarray) -> Tensor:
@@ -232,7 +232,7 @@ class PAVF(TDLearner):
         require(
             config.stochastic or not discrete, "stochastic must be True for discrete actions: argmax has no gradient"
         )
-        super().__init__(policy, config, seeds, policy.network.sizes[0] + policy.head.outputs)
+        super().__init__(policy, config, seeds, policy.network.sizes[0] + policy.action_size)
 
     def value(self, theta: Tensor, obs: Tensor, actions: Tensor, parts: Any = None) -> Tensor:
         """Q(s, a, theta) `[S, B]`, shapes as in `PSVF.value`; actions `[S, B, A]`, or `[S, B]` if discrete."""

@@ -95,8 +95,9 @@ def test_states_of_their_own_teach_each_student_as_if_it_were_alone(head):
 
 def loss(head: str, one: Policy, theta: Tensor, states: Tensor, teacher: Policy, theta_teacher: Tensor) -> Tensor:
     """What one student `theta[P]` minimises, by torch's own losses."""
-    if head == "discrete":
-        return cross_entropy(one.outputs(theta, states), teacher.outputs(theta_teacher, states).softmax(-1))
+    if head in ("discrete", "reference"):
+        logits = one.logits(one.outputs(theta, states))
+        return cross_entropy(logits, teacher.logits(teacher.outputs(theta_teacher, states)).softmax(-1))
     ours, wanted = one.features(theta, states), teacher.features(theta_teacher, states)
     return ours.shape[-1] * mse_loss(ours, wanted)
 

@@ -183,7 +183,8 @@ def test_a_reference_action_is_an_action_too():
         theta, episodes = play(one, environment("CartPole-v1", 4))
         one.tell(theta, episodes)
     obs = torch.zeros(2, 3, 4)
-    values = [one.value(one.theta, obs, torch.full((2, 3), action)) for action in (0, 1)]
+    each = one.theta.unsqueeze(1).expand(-1, 3, -1)
+    values = [one.value(each, obs, torch.full((2, 3), action)) for action in (0, 1)]
     assert values[0].shape == (2, 3)
     assert not torch.allclose(*values)
 

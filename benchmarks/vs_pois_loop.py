@@ -73,7 +73,10 @@ class Loop:
                 if gained <= top + 1e-4:
                     break
                 best, top = epsilon, gained
-                epsilon = 2 * epsilon if gained > 0.75 * epsilon else epsilon**2 / (2 * (epsilon - gained))
+                if gained > 0.75 * epsilon:
+                    epsilon *= 2
+                else:
+                    epsilon = max(epsilon**2 / (2 * (epsilon - gained)), epsilon / 100)
             if top <= 1e-4:
                 break
             mean, log_std = mean + best / slope * along[0], log_std + best / slope * along[1]

@@ -22,6 +22,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_RECORD = "No record yet."
+SUMMARY = (
+    "n",
+    "mean",
+    "min",
+    "max",
+    "iqm",
+    "low",
+    "high",
+    "seeds",
+)  # what `lab.summary` gives, and the seeds beside it
 Rows = list[tuple[str, ...]]
 
 
@@ -101,7 +111,7 @@ def table(title: str, content: Any, seeds: list[int]) -> str:
 
 
 def _summaries(title: str, content: dict[str, dict[str, Any]]) -> str:
-    more = [column for column in next(iter(content.values())) if column not in ("iqm", "low", "high", "seeds")]
+    more = [column for column in next(iter(content.values())) if column not in SUMMARY]
     rows = [
         (
             f"`{name}`",

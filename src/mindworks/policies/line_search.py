@@ -107,7 +107,8 @@ def parabolic(gain: Callable[[Tensor], Tensor], active: Tensor, evaluations: int
 
     A try that gains more than 3/4 of what the slope promises is doubled; after any other comes the vertex of the
     parabola through it, epsilon^2 / (2 (epsilon - gain)), and after one that is not defined a quarter of it. The search
-    ends when a try gains less than the one before it. Appendix of the paper, with the quarter added.
+    ends when a try gains less than the one before it. As in the authors' code, but for the quarter, and for a floor: a
+    disastrous try, whose vertex is next to nothing, is followed by a hundredth of it.
     """
     epsilon, best, top = torch.ones_like(active, dtype=torch.float64), *_start(active)
     searching, used = active.clone(), torch.zeros(len(active), dtype=torch.int64)

@@ -309,6 +309,15 @@ def test_the_settings_of_the_generator_are_those_of_the_code() -> None:
     assert list(changes.items()) == list(wanted.items())
 
 
+def test_the_settings_of_pois_are_those_of_the_code() -> None:
+    from mindworks.policies import POISConfig
+
+    page = (ROOT / "docs" / "papers" / "pois.md").read_text(encoding="utf-8")
+    shown = {name: row[:2] for name, row in rows_under(page, "The settings").items()}
+    both = POISConfig(), POISConfig.action_based()
+    assert shown == {name: [str(getattr(config, name)) for config in both] for name in shown}
+
+
 # -- generated tables -------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +340,9 @@ RECORD = {
         "correlation": [0.5, 0.25],
         "students": {"teacher": [500.0, 450.5], "learned": [499.0, None]},
         "on command": {"one": {"seen": [[8.0, 87.0], [9.0, 500.0]], "error_in": [4.0, 5.0], "tried": [40, None]}},
+        "more": {"task": {"iqm": 2.0, "low": 1.0, "high": 3.0, "mean": 2.5, "seeds": [1.0], "batch 4": 0.5}},
+        "plain": {"one": {"largest_fall": 1e-17, "tried": 3}},
+        "single": {"one": {"error": [0.25]}},
         "nothing": {},
     },
     "timing": {"wall_s": 60.4, "cpu_s": 100.6},
@@ -361,6 +373,12 @@ def test_a_record_becomes_tables() -> None:
         "| `learned` | 499 | none |",
         "| on command: median (per seed) | seen | error in | tried |",
         "| `one` | 8 to 87, 9 to 500 | 4.5 (4, 5) | 40, none |",
+        "| more | interquartile mean | 95 % interval | batch 4 | per seed |",
+        "| `task` | 2 | 1 to 3 | 0.5 | 1 |",
+        "| plain | largest fall | tried |",
+        "| `one` | 1e-17 | 3 |",
+        "| single | error |",
+        "| `one` | 0.25 |",
     ):
         assert row in block.splitlines()
     assert "nothing" not in block

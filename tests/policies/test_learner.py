@@ -62,6 +62,17 @@ def test_a_seeds_random_numbers_do_not_depend_on_how_long_the_others_live(kind):
     torch.testing.assert_close(together.theta[0], alone.theta[0], rtol=0, atol=1e-6)
 
 
+def test_sampled_episodes_do_not_depend_on_how_long_the_others_live():
+    together, alone = (learner("pavf", "CartPole-v1", seeds=seeds) for seeds in ([0, 1, 2], [0]))
+    for _ in range(3):
+        played = []
+        for one in (together, alone):
+            theta, episodes = play(one, environment("CartPole-v1", 2 * len(one.streams)))
+            one.tell(theta, episodes)
+            played.append(episodes)
+        np.testing.assert_array_equal(played[0].actions[:2, : played[1].actions.shape[1]], played[1].actions)
+
+
 @every_kind
 @pytest.mark.parametrize("storage", ["float32", "seed"])
 def test_inactive_seeds_are_left_exactly_as_they_are(kind, storage):

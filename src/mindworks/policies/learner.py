@@ -114,7 +114,7 @@ class Learner(ABC):
         `policy` is their architecture, the learner's own by default.
         """
         normalizer = self.norm if self.config.normalize_observations else None
-        return (policy or self.policy).actor(theta, normalizer, self.streams.numpy if stochastic else None)
+        return (policy or self.policy).actor(theta, normalizer, self.streams.fresh() if stochastic else None)
 
     def episode_seeds(self) -> list[int]:
         """A fresh seed per episode for one generation, `S * population` of them."""

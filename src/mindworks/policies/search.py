@@ -61,9 +61,7 @@ class PolicySearch(ABC):
         A stochastic one draws from the search's own streams.
         """
         stochastic = self.acts_at_random if stochastic is None else stochastic
-        # a generator of its own: how many steps it is drawn from depends on how long the other seeds' episodes last
-        rngs = [np.random.default_rng(seed) for seed in self.streams.integers().tolist()] if stochastic else None
-        return self.policy.actor(theta, None, rngs)
+        return self.policy.actor(theta, None, self.streams.fresh() if stochastic else None)
 
     def episode_seeds(self) -> list[int]:
         """A fresh seed for every episode of one batch, `S * N` of them."""

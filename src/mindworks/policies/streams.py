@@ -36,6 +36,12 @@ class Streams:
         """Non-negative int64 seeds `[S, *shape]` for episodes and perturbations."""
         return np.stack([rng.integers(0, 2**62, size=shape) for rng in self.numpy])
 
+    def fresh(self) -> list[np.random.Generator]:
+        """A new numpy generator per seed, for the noise of a rollout: how often that is drawn from depends on how long
+        the episodes of the other seeds last, and must not move this stream.
+        """
+        return [np.random.default_rng(seed) for seed in self.integers().tolist()]
+
     def state(self) -> dict[str, Any]:
         """Where every generator stands, as plain values and tensors."""
         return {

@@ -13,6 +13,7 @@ from policy_helpers import KINDS, TASKS, assert_same, environment, episodes_by_h
 from mindworks.core.policy import Box, Categorical, Policy
 from mindworks.core.population import MLP
 from mindworks.envs import rollout
+from mindworks.envs import make_batch
 from mindworks.errors import InputError
 from mindworks.lab import checkpoint
 from mindworks.policies import PAVF, PSSVF, PSSVFConfig, TDConfig
@@ -67,7 +68,7 @@ def test_sampled_episodes_do_not_depend_on_how_long_the_others_live():
     for _ in range(3):
         played = []
         for one in (together, alone):
-            theta, episodes = play(one, environment("CartPole-v1", 2 * len(one.streams)))
+            theta, episodes = play(one, make_batch("CartPole-v1", 2 * len(one.streams)))
             one.tell(theta, episodes)
             played.append(episodes)
         np.testing.assert_array_equal(played[0].actions[:2, : played[1].actions.shape[1]], played[1].actions)

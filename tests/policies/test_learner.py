@@ -12,8 +12,7 @@ from policy_helpers import KINDS, TASKS, assert_same, environment, episodes_by_h
 
 from mindworks.core.policy import Box, Categorical, Policy
 from mindworks.core.population import MLP
-from mindworks.envs import rollout
-from mindworks.envs import make_batch
+from mindworks.envs import make_batch, rollout
 from mindworks.errors import InputError
 from mindworks.lab import checkpoint
 from mindworks.policies import PAVF, PSSVF, PSSVFConfig, TDConfig

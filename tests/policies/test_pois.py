@@ -344,6 +344,6 @@ def test_episodes_without_a_record_are_refused_where_steps_are_needed(mode: str,
 
 
 def test_the_settings_of_acting_policies_can_be_changed_one_by_one() -> None:
-    usual = POISConfig(mode="action", estimator="plain", center=True, natural=False)
+    usual = POISConfig(mode="action", delta=0.9, estimator="plain", center=True, natural=False)
     assert POISConfig.action_based() == usual
-    assert POISConfig.action_based(natural=True, delta=0.9) == replace(usual, natural=True, delta=0.9)
+    assert POISConfig.action_based(natural=True, delta=0.2) == replace(usual, natural=True, delta=0.2)

@@ -101,8 +101,8 @@ class POISConfig:
 
     @classmethod
     def action_based(cls, **changes: Any) -> POISConfig:
-        """The settings of mode `action`: plain weights, centred returns and plain gradients, as published."""
-        settings = {"mode": "action", "estimator": "plain", "center": True, "natural": False}
+        """The settings of mode `action`: plain weights, centred returns and plain gradients, and a larger `delta`."""
+        settings = {"mode": "action", "delta": 0.9, "estimator": "plain", "center": True, "natural": False}
         return cls(**{**settings, **changes})
 
 

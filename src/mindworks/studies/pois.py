@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adaptive batch": {"adaptive": 5},
 }
 PGPE_STEPS = (0.5, 1.0, 2.0, 4.0, 8.0)
-# Every variant of A-POIS with continuous force changes one thing but delta, 0.9, chosen on seeds 100-123, 2026-11-23.
+# Every variant of A-POIS with continuous force changes one thing. Chosen on seeds 100-123, 2026-11-23.
 CART_VARIANTS: dict[str, dict[str, Any]] = {
     "A-POIS": {},
     "delta 0.4": {"delta": 0.4},
@@ -169,10 +169,8 @@ def search(
     if pgpe:
         searched: Any = NaturalPGPE(policy, seeds, lr=pgpe, episodes=episodes)
     else:
-        settings = {"episodes": episodes, **(change or {})}
-        acts = mode == A
-        config = POISConfig.action_based(**{"delta": 0.9, **settings}) if acts else POISConfig(**settings)
-        searched = POIS(policy, config, seeds)
+        make = POISConfig if mode == P else POISConfig.action_based
+        searched = POIS(policy, make(episodes=episodes, **(change or {})), seeds)
     job = Search(searched, env, batches=batches)
     log.drive(job, f"{name}, {'PGPE' if pgpe else mode}", batches)
     history = job.history if not pgpe else []

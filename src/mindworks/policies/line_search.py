@@ -99,7 +99,7 @@ def _gain(objective: Objective, rho: Tensor, unit: Tensor, value: Tensor) -> Cal
     return gain
 
 
-Search = Callable[[Callable[[Tensor], Tensor], Tensor, int], tuple[Tensor, Tensor, Tensor]]
+Rule = Callable[[Callable[[Tensor], Tensor], Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 def parabolic(gain: Callable[[Tensor], Tensor], active: Tensor, evaluations: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,4 +152,4 @@ def _start(active: Tensor) -> tuple[Tensor, Tensor]:
     return zero, zero - torch.inf
 
 
-SEARCHES: dict[str, Search] = {"parabolic": parabolic, "binary": binary}
+SEARCHES: dict[str, Rule] = {"parabolic": parabolic, "binary": binary}

@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = ("divergences", "finite_mdp", "hypernetwork", "importance", "policy", "population", "probing")
+_MODULES = ("adam", "divergences", "finite_mdp", "hypernetwork", "importance", "policy", "population", "probing")
 
 __all__ = list(_MODULES)
 

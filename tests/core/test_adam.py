@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mindworks.errors import InputError
-from mindworks.policies.adam import Adam
+from mindworks.core.adam import Adam
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,6 +75,6 @@ def test_plain_form_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch):
         gradient = normal(3, 7, seed=step)
         one.step(gradient, active)
         with monkeypatch.context() as patch:
-            patch.setattr("mindworks.policies.adam._FUSED", None)
+            patch.setattr("mindworks.core.adam._FUSED", None)
             other.step(gradient, active)
     torch.testing.assert_close(fused, plain, rtol=0, atol=1e-13)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from mindworks.errors import require, require_at_least
 from mindworks.planning.mechanisms import Mechanism
-from mindworks.planning.planner import LatentMDP, ValueIterationPlanner
+from mindworks.planning.planner import LatentMDP, ValueIterationPlanner, convolve
 from mindworks.planning.priors import move_taps, reward_free_and_goal, stay_taps
+from mindworks.planning.value_iteration import window
 
 KERNELS = ("dynamic", "state", "observation", "invariant")
 HEADS = ("free", "zero_sum", "tied")
@@ -142,7 +143,8 @@ class DTVIN(ValueIterationPlanner):
             weight[o, :, tap, 1 + o, 1, 1] += config.stay_bias
 
     def model(self, inputs: Tensor) -> LatentMDP:
-        reward = self.reward(self.hidden(inputs))
+        around = window(inputs, 3)
+        reward = convolve(convolve(around, self.hidden), self.reward)
         if self.transition is None:
             scores = self.kernel
             if self.config.kernel == "state":
@@ -150,16 +152,18 @@ class DTVIN(ValueIterationPlanner):
                 require(inputs.shape[-2:] == size, f"inputs must have the maps' size {size}, got {inputs.shape[-2:]}")
         else:
             shape = (self.mechanism.orientations, self.mechanism.actions, self.taps)
-            scores = self.transition(inputs).unflatten(1, shape)
+            scores = convolve(around, self.transition).unflatten(1, shape)
             if self.config.kernel == "observation":
                 scores = scores.mean((-2, -1), keepdim=True)
         return LatentMDP((self.sharpness * scores).softmax(3), reward)
 
     def read(self, latent: LatentMDP, values: Tensor) -> Tensor:
         kept, batch = values.shape[:2]
-        out = nn.functional.conv2d(values.flatten(0, 1), self.head_kernel().flatten(0, 1), padding=1)
         shape = (self.mechanism.orientations, self.mechanism.actions)
-        return out.unflatten(0, (kept, batch)).unflatten(2, shape).transpose(2, 3)
+        around = window(values.flatten(0, 1), 3)
+        head = self.head_kernel().flatten(2).flatten(0, 1)
+        out = torch.bmm(head.expand(kept * batch, *head.shape), around.flatten(2))
+        return out.view(kept, batch, *shape, *values.shape[-2:]).transpose(2, 3)
 
     def head_kernel(self) -> Tensor:
         """The head as a convolution of values, `[O, A, O, 3, 3]`."""

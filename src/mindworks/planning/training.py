@@ -86,6 +86,7 @@ class Training:
             mazes.mechanism == planner.mechanism,
             f"mazes must move as the planner does, {planner.mechanism.name}, got {mazes.mechanism.name}",
         )
+        _ = mazes.distances, mazes.optimal  # computed once here, and sliced with the mazes from then on
         self.layers = supervised_layers(planner.depth, self.config.every, self.config.loss)
         self.generator = torch.Generator().manual_seed(seed)
         self.explorer = torch.Generator(next(planner.parameters()).device).manual_seed(seed)

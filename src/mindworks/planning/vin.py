@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mindworks.errors import require, require_at_least
 from mindworks.planning.mechanisms import Mechanism
-from mindworks.planning.planner import LatentMDP, ValueIterationPlanner
+from mindworks.planning.planner import LatentMDP, ValueIterationPlanner, convolve
 from mindworks.planning.priors import move_taps, reward_free_and_goal
-from mindworks.planning.value_iteration import q_values
+from mindworks.planning.value_iteration import q_values, window
 
 STARTS = ("zero", "normal", "moves")
 
@@ -120,7 +120,7 @@ class VIN(ValueIterationPlanner):
 
     def model(self, inputs: Tensor) -> LatentMDP:
         reward_kernel, value_kernel = self.kernels()
-        reward = self.reward(self.hidden(inputs))
+        reward = convolve(convolve(window(inputs, 3), self.hidden), self.reward)
         return LatentMDP(value_kernel, None, bias=q_values(reward_kernel, None, reward))
 
     def read(self, latent: LatentMDP, values: Tensor) -> Tensor:
@@ -131,7 +131,8 @@ class VIN(ValueIterationPlanner):
         if self.config.tied:
             logits = self.log_gain.exp() * q[:, :, : self.mechanism.actions]
         else:
-            logits = self.policy(q.flatten(1, 2)).unflatten(1, (self.mechanism.orientations, self.mechanism.actions))
+            shape = (self.mechanism.orientations, self.mechanism.actions)
+            logits = convolve(q.flatten(1, 2), self.policy).unflatten(1, shape)
         return logits.transpose(1, 2).unflatten(0, (kept, batch))
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mindworks.core.policy import Categorical, Policy
 from mindworks.errors import require
-from mindworks.policies.adam import Adam
+from mindworks.core.adam import Adam
 
 
 def clone(

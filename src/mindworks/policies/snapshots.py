@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mindworks.core.population import leaves
 from mindworks.errors import require
-from mindworks.policies.adam import Adam
+from mindworks.core.adam import Adam
 from mindworks.policies.convnet import ConvNet, Layers
 from mindworks.policies.streams import Streams
 

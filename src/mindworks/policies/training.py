@@ -13,7 +13,7 @@ from mindworks.core.policy import Policy
 from mindworks.envs.batch import BatchEnv
 from mindworks.envs.rollout import rollout
 from mindworks.errors import require
-from mindworks.policies.adam import Adam
+from mindworks.core.adam import Adam
 from mindworks.policies.learner import Learner
 from mindworks.policies.pssvf import PSSVF
 

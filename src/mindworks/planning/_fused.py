@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mindworks.planning import _jit, _kernels
+from mindworks.planning._denormals import flushed
 from mindworks.planning._reference import choose_segment
 
 Floats = NDArray[np.float32]
@@ -155,6 +156,7 @@ class Call:
             *(0 if self.reward is None else self.plane, store.shape[1] * self.plane, choices.shape[1] * self.plane),
         ]
 
+    @flushed()
     def forward(
         self, packed: Floats, store: Floats, choices: NDArray[np.uint8], slots: list[int], held: list[int], first: int
     ) -> None:
@@ -204,11 +206,12 @@ class Gradients:
             values=_zeros(plane).reshape(shape),
             scratch=(
                 _zeros(block * call.padded),
-                _empty(block * call.plane),
+                _empty((block + 1) * call.plane),
                 _zeros(ring),
             ),
         )
 
+    @flushed()
     def add(
         self, call: Call, packed: Floats, store: Floats, choices: NDArray[np.uint8], kept: Floats, kept_slots: list[int]
     ) -> None:

@@ -7,6 +7,7 @@ compiler, so everything that touches it stands here, and a numba without the fla
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -29,23 +30,33 @@ def compile_kernel(name: str, source: str, file: str) -> Kernel:
     """The function `name` of `source`, compiled at its first call for distinct arrays and kept on disk by numba.
 
     `file` is the module that wrote the source: numba keeps the machine code beside it, under the name of the function,
-    and drops it when the module changes. So `name` must tell every variant of a module apart.
+    and drops it when the module changes. So `name` must tell every variant of a module apart. `U(3)` in the source is
+    an unsigned constant, `I(3)` an int32 one; a name for each spares numba the typing of thousands of calls.
     """
-    namespace: dict[str, Any] = {"np": np, "U": np.uint64, "I": np.int32, "ZERO": np.float32(0), "__name__": __name__}
+    namespace: dict[str, Any] = {"U": np.uint64, "I": np.int32, "ZERO": np.float32(0), "__name__": __name__}
+    for kind, number in set(re.findall(r"\b([UI])\((\d+)\)", source)):
+        namespace[f"{kind}{number}"] = namespace[kind](number)
+    source = re.sub(r"\b([UI])\((\d+)\)", r"\1\2", source)
     exec(compile(source, file, "exec"), namespace)  # the source is made of numbers and of templates of this package
     return jit(namespace[name])
 
 
 def jit(function: Callable[..., None]) -> Kernel:
-    """`function` compiled for distinct arrays; `contract` lets it fuse a product and a sum into one rounding."""
+    """`function` compiled for distinct arrays, without a cache where no folder can be written to."""
     import numba
 
-    # The cache does not tell options apart: change a function's name with its options.
-    options: dict[str, Any] = {"fastmath": {"contract"}, "nogil": True, **_distinct_arrays()}
     try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that can be written to
-        return numba.njit(**options)(function)
+        return numba.njit(cache=True, **options())(function)
+    except RuntimeError:
+        return numba.njit(**options())(function)
+
+
+def options() -> dict[str, Any]:
+    """What every kernel is compiled with; `contract` lets it fuse a product and a sum into one rounding.
+
+    The cache does not tell options apart: when they change, so must the source of the kernels.
+    """
+    return {"fastmath": {"contract"}, "nogil": True, **_distinct_arrays()}
 
 
 @cache

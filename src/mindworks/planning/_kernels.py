@@ -89,11 +89,12 @@ def _geometry(channels: int, size: int) -> str:
 
 def _best_action(taps: int, actions: int, bias: bool, forced: bool) -> str:
     """The body over one lane: Q of each action, the best or the prescribed one, the first where several are best."""
-    lines = [f"x{k} = x[x_at + o{k} + l]" for k in range(taps)]
+    lines = ["t_lane = t_at + l", "x_lane = x_at + l"]
+    lines += [f"x{k} = x[x_lane + o{k}]" for k in range(taps)]
     if forced:
         lines += ["prescribed = I(actions[act + o + l])", "free = prescribed < I(0)"]
     for a in range(actions):
-        terms = [f"T[t_at + U({(a * taps + k) * LANES}) + l] * x{k}" for k in range(taps)]
+        terms = [f"T[t_lane + U({(a * taps + k) * LANES})] * x{k}" for k in range(taps)]
         first = [f"bias[b_at + U({a * LANES}) + l]"] if bias else []
         lines += [f"q = {' + '.join(first + terms)}"]
         if a == 0:
@@ -125,27 +126,28 @@ def {name}(T, R, store, choices, g, kept, kept_slots, gT, gbias, gR, x, gs, w, s
         g_map = b * M
         n = layers
         while n > U(0):
-            for t in range(U({block})):
-                if t < n:
-                    layer = n - t
-                    if kept_slots[layer] > U(0):
-                        k_at = b * k_map + (kept_slots[layer] - U(1)) * M
-                        for q in range(M):
-                            g[g_map + q] += kept[k_at + q]
+            held = min(n, U({block}))
+            for q in range(M):
+                gs[q] = g[g_map + q]
+            for t in range(held):
+                layer = n - t
+                if kept_slots[layer] > U(0):
+                    k_at = b * k_map + (kept_slots[layer] - U(1)) * M
                     for q in range(M):
-                        gs[t * M + q] = g[g_map + q]
-                    v = b * v_map + (layer - U(1)) * M
-                    for c in range(U({channels})):
-                        for i in range(H):
-                            to = t * CP + c * P + (i + U({size // 2})) * S + U({size // 2})
-                            r_at = b * r_map + c * HW + i * W8
-                            v_at = v + c * HW + i * W8
-                            for j in range(W8):
-                                x[to + j] = R[r_at + j] + discount * store[v_at + j]
+                        gs[t * M + q] += kept[k_at + q]
+                v = b * v_map + (layer - U(1)) * M
+                for c in range(U({channels})):
+                    for i in range(H):
+                        to = t * CP + c * P + (i + U({size // 2})) * S + U({size // 2})
+                        r_at = b * r_map + c * HW + i * W8
+                        v_at = v + c * HW + i * W8
+                        for j in range(W8):
+                            x[to + j] = R[r_at + j] + discount * store[v_at + j]
 {_to_values(channels, actions, size, span)}
-                else:
-                    for q in range(M):
-                        gs[t * M + q] = ZERO
+            for q in range(M):
+                g[g_map + q] = gs[held * M + q]
+            for q in range(held * M, U({block}) * M):
+                gs[q] = ZERO
 {_to_transition(channels, actions, size, block)}
             n = n - U({block}) if n > U({block}) else U(0)
 """
@@ -166,54 +168,56 @@ def layers_of_pass(channels: int, size: int) -> int:
 
 
 def _to_values(channels: int, actions: int, size: int, span: int) -> str:
-    """One layer's gradient from `gs` back to `g` and `gR`: scatter by row to `w`, gather a row once it is complete."""
+    """One layer's gradient in `gs` to the layer before and `gR`: rows go to `w`, and are gathered once complete."""
     taps, pad, ring = channels * size * size, size // 2, size + 1
-    lines = ["gradient = gs[t * M + o + l]", "choice = I(choices[chosen + o + l])"]
+    lines = ["t_lane = t_at + l", "w_lane = w_at + l"]
+    lines += ["gradient = gs[t * M + o + l]", "choice = I(choices[chosen + o + l])"]
     lines += [f"m{a} = gradient if choice == I({a}) else ZERO" for a in range(actions)]
     for k in range(taps):
-        at = f"w[w_at + U({k * span}) + l]"
-        terms = [f"m{a} * T[t_at + U({(a * taps + k) * LANES}) + l]" for a in range(actions)]
+        at = f"w[w_lane + U({k * span})]"
+        terms = [f"m{a} * T[t_lane + U({(a * taps + k) * LANES})]" for a in range(actions)]
         lines += [f"{at} = {' + '.join(([at] if channels > 1 else []) + terms)}"]
-    scatter = "\n".join(" " * 40 + line for line in lines)
+    scatter = "\n".join(" " * 36 + line for line in lines)
     rows = "\n".join(
-        f"{' ' * 28}w{di} = (r + U({2 * pad - di})) % U({ring}) * U({taps * span}) + U({di * size * span})"
+        f"{' ' * 24}w{di} = (r + U({2 * pad - di})) % U({ring}) * U({taps * span}) + U({di * size * span})"
         for di in range(size)
     )
     sent = " + ".join(
         f"w[w{di} + c_at + U({dj * span + 2 * pad - dj}) + j]" for di in range(size) for dj in range(size)
     )
     return f"""
-                    chosen = b * a_map + (layer - U(1)) * M
-                    for row in range(H + U({2 * pad + 1})):
-                        w_row = row % U({ring}) * U({taps * span})
-                        inside = row >= U({pad}) and row < H + U({pad})
-                        if {"not inside" if channels == 1 else "True"}:
-                            for k in range(U({taps})):
-                                for q in range(W8):
-                                    w[w_row + k * U({span}) + U({pad}) + q] = ZERO
-                        if inside:
-                            i = row - U({pad})
-                            for jb in range(nb):
-                                t_at = b * t_map + (i * nb + jb) * t_cell
-                                w_at = w_row + U({pad}) + jb * U(8)
-                                for c in range(U({channels})):
-                                    o = c * HW + i * W8 + jb * U(8)
-                                    for l in range(U(8)):
-{scatter}
-                                    t_at += U({actions * taps * LANES})
-                        if row > U({2 * pad}):
-                            r = row - U({2 * pad + 1})
-{rows}
+                chosen = b * a_map + (layer - U(1)) * M
+                next_layer = (t + U(1)) * M
+                for row in range(H + U({2 * pad + 1})):
+                    w_row = row % U({ring}) * U({taps * span})
+                    inside = row >= U({pad}) and row < H + U({pad})
+                    if {"not inside" if channels == 1 else "True"}:
+                        for k in range(U({taps})):
+                            for q in range(W8):
+                                w[w_row + k * U({span}) + U({pad}) + q] = ZERO
+                    if inside:
+                        i = row - U({pad})
+                        for jb in range(nb):
+                            t_at = b * t_map + (i * nb + jb) * t_cell
+                            w_at = w_row + U({pad}) + jb * U(8)
                             for c in range(U({channels})):
-                                c_at = c * U({size * size * span})
-                                o = c * HW + r * W8
-                                for j in range(W8):
-                                    sent = {sent}
-                                    gR[g_map + o + j] += sent
-                                    g[g_map + o + j] = discount * sent
-                                if t_cell == U(0):
-                                    for j in range(W, W8):
-                                        g[g_map + o + j] = ZERO"""
+                                o = c * HW + i * W8 + jb * U(8)
+                                for l in range(U(8)):
+{scatter}
+                                t_at += U({actions * taps * LANES})
+                    if row > U({2 * pad}):
+                        r = row - U({2 * pad + 1})
+{rows}
+                        for c in range(U({channels})):
+                            c_at = c * U({size * size * span})
+                            o = c * HW + r * W8
+                            for j in range(W8):
+                                sent = {sent}
+                                gR[g_map + o + j] += sent
+                                gs[next_layer + o + j] = discount * sent
+                            if t_cell == U(0):
+                                for j in range(W, W8):
+                                    gs[next_layer + o + j] = ZERO"""
 
 
 def _to_transition(channels: int, actions: int, size: int, block: int) -> str:
@@ -225,9 +229,10 @@ def _to_transition(channels: int, actions: int, size: int, block: int) -> str:
     masks = "\n".join(
         f"{' ' * 36}m{t} = gs[U({t}) * M + o + l] if I(choices[c{t} + o + l]) == action else ZERO" for t in range(block)
     )
-    sums = "\n".join(
-        f"{' ' * 36}gT[t_at + U({k * LANES}) + l] = gT[t_at + U({k * LANES}) + l]"
-        + "".join(f" + m{t} * x[x_at + U({t}) * CP + o{k} + l]" for t in range(block))
+    lanes = "".join(f"; x{t} = x_at + U({t}) * CP + l" for t in range(block))
+    sums = f"{' ' * 36}t_lane = t_at + l{lanes}\n" + "\n".join(
+        f"{' ' * 36}gT[t_lane + U({k * LANES})] = gT[t_lane + U({k * LANES})]"
+        + "".join(f" + m{t} * x[x{t} + o{k}]" for t in range(block))
         for k in range(taps)
     )
     return f"""

@@ -32,7 +32,7 @@ class HighwayVIN(VIN):
 
     Without exploration (`explore=False`) the chains follow the best action and one chain is all there is; without
     `filter_gate` chains enter as they are; without `aggregate_gate` a block gives the last layer of its best chain.
-    In evaluation mode nothing is drawn, and chains follow the best action.
+    A policy explores as it did in training. Without a `generator` the same actions are drawn in every call.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class HighwayVIN(VIN):
         require(not wrong, f"keep must hold multiples of block {self.block}, got {wrong}")
         assert latent.bias is not None
         values = latent.bias.new_zeros(latent.shape) if initial is None else initial
+        if generator is None:
+            generator = torch.Generator(values.device).manual_seed(0)
         outputs = []
         for _ in range(layers // self.block):
             values = self.gates(*self.explored(latent, values, generator))
@@ -81,12 +83,12 @@ class HighwayVIN(VIN):
 
     def explored(self, latent: LatentMDP, values: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The first layer of a block `[B, C, H, W]`, and the layers of its chains `[M - 1, P, B, C, H, W]`."""
-        bias, chains = latent.bias, self.chains if self.training else 1
+        bias, chains = latent.bias, self.chains
         assert bias is not None
         first = value_iteration(latent.transition, None, 1, bias=bias, initial=values)[0]
         repeated = bias.expand(chains, *bias.shape).flatten(0, 1)
         start = first.expand(chains, *first.shape).flatten(0, 1)
-        actions = self._actions(bias, (self.block - 1, *start.shape), generator) if self.training else None
+        actions = self._actions(bias, (self.block - 1, *start.shape), generator)
         layers = value_iteration(
             latent.transition,
             None,

@@ -271,14 +271,12 @@ def iterate(
     )
     inputs = (transition, reward, bias, initial)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        values: Tensor = _ValueIteration.apply(*inputs, call, packed)  # type: ignore[no-untyped-call]
+        values: Tensor = _ValueIteration.apply(*inputs, call, packed)
         return values
     return _run(call, packed, initial, "nothing")[0]
 
 
-def _run(
-    call: Call, packed: Floats, initial: Tensor | None, hold: str
-) -> tuple[Tensor, Floats, NDArray[np.uint8]]:
+def _run(call: Call, packed: Floats, initial: Tensor | None, hold: str) -> tuple[Tensor, Floats, NDArray[np.uint8]]:
     """The kept values `[len(keep), B, C, H, W]`, and what is held for the backward pass: all, borders or nothing."""
     slots = call.stored(hold)
     held = list(range(call.layers)) if hold == "all" else [0] * call.layers
@@ -311,7 +309,7 @@ class _ValueIteration(torch.autograd.Function):
         return values
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         packed, store, choices = (saved.numpy() for saved in ctx.saved_tensors)

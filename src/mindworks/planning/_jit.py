@@ -70,7 +70,7 @@ def _distinct_arrays() -> dict[str, Any]:
     except ImportError:
         return {}
 
-    class DistinctArrays(CompilerBase):  # type: ignore[misc]
+    class DistinctArrays(CompilerBase):
         def define_pipelines(self) -> list[Any]:
             self.state.flags.noalias = True
             return [DefaultPassBuilder.define_nopython_pipeline(self.state)]

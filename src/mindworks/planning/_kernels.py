@@ -1,7 +1,7 @@
 """The source of the fused kernels of value iteration, written out per number of channels, actions and window.
 
-Every array is flat. A map is cut into blocks of 8 cells of a row, the lanes of a vector register; W8 is the width rounded
-up to whole blocks, and the lanes outside the map hold zeros. Layouts, from the slowest dimension:
+Every array is flat. A map is cut into blocks of 8 cells of a row, the lanes of a vector register; W8 is the width
+rounded up to whole blocks, and the lanes outside the map hold zeros. Layouts, from the slowest dimension:
 
     transition  [map, row, block, c, a, k, lane]      cell stride 0 for one kernel per map, map stride 0 for shared maps
     bias        [map, row, block, c, a, lane]
@@ -25,8 +25,10 @@ LANES = 8
 MAX_TERMS = 512
 """The largest A * K that is written out; compilation takes about linear time in it."""
 
-FORWARD_SIZES = "batch layers H nb W t_map t_cell b_map b_cell r_map v_map a_map act_map".split()
-BACKWARD_SIZES = [*FORWARD_SIZES[:12], "k_map", "gt_map", "want_transition", "want_bias"]
+STRIDES = ["t_map", "t_cell", "b_map", "b_cell", "r_map", "v_map", "a_map"]
+SIZES = ["batch", "layers", "H", "nb", "W", *STRIDES]
+FORWARD_SIZES = [*SIZES, "act_map"]
+BACKWARD_SIZES = [*SIZES, "k_map", "gt_map", "want_transition", "want_bias"]
 
 
 @cache
@@ -112,8 +114,8 @@ def backward_kernel(channels: int, actions: int, size: int, span: int) -> Kernel
     `g` comes in as the gradient of the last values and goes out as that of the first; layer n reads the values of plane
     n - 1 of `store` and adds plane `kept_slots[n] - 1` of `kept` to `g` where that is not negative. Several layers
     share one pass over the gradient of the transition: `gs` and `x` hold their gradients and arrived values. `w` is a
-    ring of rows of what each cell sends back through each tap, a row of a tap being `span_of_row` long: a constant, since
-    one loop writes all taps.
+    ring of rows of what each cell sends back through each tap, a row of a tap being `span_of_row` long: a constant,
+    since one loop writes all taps.
     """
     name = f"backward_c{channels}_a{actions}_f{size}_w{span}"
     block = layers_of_pass(channels, size)
@@ -252,9 +254,11 @@ def _to_transition(channels: int, actions: int, size: int, block: int) -> str:
 {sums}
                                 t_at += U({taps * LANES})
                                 if want_bias > U(0):
-                                    for l in range(U(8)):
-{masks.replace(" " * 36, " " * 40)}
-                                        gbias[b_at + l] += {" + ".join(f"m{t}" for t in range(block))}
+                                    for t in range(held):
+                                        chosen = b * a_map + (n - U(1) - t) * M
+                                        for l in range(U(8)):
+                                            if I(choices[chosen + o + l]) == action:
+                                                gbias[b_at + l] += gs[t * M + o + l]
                                 b_at += U({LANES})"""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mindworks.errors import require
 from mindworks.planning.mechanisms import Mechanism
-from mindworks.planning.planner import LatentMDP
+from mindworks.planning.planner import CHUNK, LatentMDP, Plan, Planner, convolution
 from mindworks.planning.value_iteration import value_iteration
 from mindworks.planning.vin import VIN, VINConfig
 
@@ -26,7 +26,8 @@ class ConnectedVIN(VIN):
 
     - `residual`: `V' = (V + block(V)) / 2`
     - `dense`: a block starts from a learned average of what all blocks before it gave
-    - `highway`: `V' = t * block(V) + (1 - t) * V`, with a gate `t = sigmoid(conv(R))` for every state
+    - `highway`: `V' = t * block(V) + (1 - t) * V`, with a gate `t` for every state: the sigmoid of a 1 x 1 convolution
+      of the rewards of its actions
     """
 
     def __init__(
@@ -41,18 +42,33 @@ class ConnectedVIN(VIN):
     ) -> None:
         require(connection in CONNECTIONS, f"connection must be one of {', '.join(CONNECTIONS)}, got {connection!r}")
         require(block >= 1, f"block must be at least 1, got {block}")
-        require(depth % block == 0, f"depth must be a multiple of block {block}, got {depth}")
+        self.__dict__["block"] = block  # before the depth is checked against it
         super().__init__(mechanism, depth, config, generator=generator)
-        self.connection, self.block = connection, block
-        blocks = depth // block
-        if connection == "dense":  # a block starts close to what the block before it gave
-            self.mixture = nn.Parameter(3.0 * torch.eye(blocks + 1))
+        self.connection = connection
+        if connection == "dense":
+            self.mixture = nn.Parameter(torch.empty(depth // block, depth // block))
         elif connection == "highway":
             latent = self.mechanism.orientations * self.config.latent_actions
-            self.gate = nn.Conv2d(latent, self.mechanism.orientations, 1)
-            with torch.no_grad():  # at first mostly through the layers
-                self.gate.weight.zero_()
-                self.gate.bias.fill_(2.0)  # type: ignore[union-attr]
+            self.gate = convolution(latent, self.mechanism.orientations, 1)
+        self._reset_connection()
+
+    def reset(self, generator: torch.Generator | None = None) -> None:
+        super().reset(generator)
+        self._reset_connection()
+
+    @torch.no_grad()
+    def _reset_connection(self) -> None:
+        """At first a block starts close to what the one before it gave, and a gate lets most through the layers."""
+        if self.connection == "dense":
+            self.mixture.copy_(3.0 * torch.eye(len(self.mixture)))
+        elif self.connection == "highway":
+            self.gate.weight.zero_()
+            self.gate.bias.fill_(2.0)  # type: ignore[union-attr]
+
+    def plan(self, free: Tensor, goal: Sequence[int], *, depth: int | None = None, chunk: int = CHUNK) -> Plan:
+        if self.connection == "dense":  # a block needs all blocks before it: no stops on the way
+            return Planner.plan(self, free, goal, depth=depth)
+        return super().plan(free, goal, depth=depth, chunk=chunk)
 
     def iterate(
         self,
@@ -63,12 +79,9 @@ class ConnectedVIN(VIN):
         initial: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        kept = [layers] if keep is None else list(keep)
-        require(layers % self.block == 0, f"depth must be a multiple of block {self.block}, got {layers}")
-        wrong = [layer for layer in kept if layer % self.block]
-        require(not wrong, f"keep must hold multiples of block {self.block}, got {wrong}")
-        start = latent.bias.new_zeros(latent.shape) if initial is None else initial  # type: ignore[union-attr]
-        outputs = [start]
+        kept = self.kept(keep, self.layers(layers))
+        assert latent.bias is not None
+        outputs = [latent.bias.new_zeros(latent.shape) if initial is None else initial]
         for _ in range(layers // self.block):
             values = self._enter(outputs)
             through = value_iteration(latent.transition, None, self.block, bias=latent.bias, initial=values)[0]
@@ -77,10 +90,10 @@ class ConnectedVIN(VIN):
 
     def _enter(self, outputs: list[Tensor]) -> Tensor:
         """What a block starts from."""
-        count = len(outputs)
-        if self.connection != "dense" or count == 1:
+        if self.connection != "dense":
             return outputs[-1]
-        require(count < len(self.mixture), f"depth must be at most {self.depth} with dense connections")
+        count = len(outputs)
+        require(count <= len(self.mixture), f"depth must be at most {self.depth} with dense connections")
         share = self.mixture[count - 1, :count].softmax(0)
         return (share.view(-1, 1, 1, 1, 1) * torch.stack(outputs)).sum(0)
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from mindworks.errors import require, require_at_least
 from mindworks.planning.mechanisms import Mechanism
-from mindworks.planning.planner import LatentMDP, ValueIterationPlanner, convolve
+from mindworks.planning.planner import LatentMDP, ValueIterationPlanner, convolution, convolve, draw
 from mindworks.planning.priors import move_taps, reward_free_and_goal, stay_taps
 from mindworks.planning.value_iteration import window
 
 KERNELS = ("dynamic", "state", "observation", "invariant")
-HEADS = ("free", "zero_sum", "tied")
+GAINS = ("tied", "arrival")  # heads of one parameter
+HEADS = ("free", "zero_sum", "tied", "arrival")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class DTVINConfig:
     """columns of the maps, for `state` kernels only"""
     head: str = "tied"
     """how logits are read off the values: `free` (any 3 x 3 convolution), `zero_sum` (one whose taps sum to nothing),
-    `tied` (the value where the action leads, minus the value here, times one learned gain)"""
+    `tied` (the value where the action leads, minus the value here, times one learned gain), `arrival` (the same of
+    reward and value: where neighbours of the goal are neighbours of each other, their values alone are the same)"""
     head_direction: float = 1.0
     """what a `free` or `zero_sum` head starts with on the tap that an action aims at; 0 starts at random"""
     reward_prior: bool = True
@@ -78,6 +80,7 @@ class DTVIN(ValueIterationPlanner):
     raise it (see `TrainingConfig.sharpness`), and `fold` multiplies it into `f_T`.
     """
 
+    sharpens = True
     sharpness: Tensor
 
     def __init__(
@@ -91,17 +94,19 @@ class DTVIN(ValueIterationPlanner):
         super().__init__(mechanism, depth)
         self.config = config = DTVINConfig() if config is None else config
         orientations, actions = self.mechanism.orientations, self.mechanism.actions
+        if config.reward_prior:
+            require(config.hidden >= orientations, f"hidden must be at least {orientations}, got {config.hidden}")
         self.taps = orientations * config.window**2
         inputs, rows = 1 + orientations, orientations * actions * self.taps
-        self.hidden = nn.Conv2d(inputs, config.hidden, 3, padding=1)
-        self.reward = nn.Conv2d(config.hidden, orientations, 1, bias=False)
+        self.hidden = convolution(inputs, config.hidden, 3)
+        self.reward = convolution(config.hidden, orientations, 1, bias=False)
         self.transition: nn.Conv2d | None = None
         if config.kernel in ("dynamic", "observation"):
-            self.transition = nn.Conv2d(inputs, rows, 3, padding=1)
+            self.transition = convolution(inputs, rows, 3)
         else:
             size = (config.height, config.width) if config.kernel == "state" else (1, 1)
             self.kernel = nn.Parameter(torch.zeros(1, orientations, actions, self.taps, *size))
-        if config.head == "tied":
+        if config.head in GAINS:
             self.log_gain = nn.Parameter(torch.zeros(()))
         else:
             self.head = nn.Parameter(torch.zeros(orientations, actions, orientations, 3, 3))
@@ -112,19 +117,21 @@ class DTVIN(ValueIterationPlanner):
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew, then lay the priors of the configuration over them."""
         config = self.config
-        for layer in (self.hidden, self.reward, self.transition):
-            if layer is not None:
-                bound = layer.weight[0].numel() ** -0.5  # torch's own range for convolutions
-                for parameter in layer.parameters():
-                    parameter.uniform_(-bound, bound, generator=generator)
+        self.sharpness.fill_(1)
+        draw([self.hidden, self.reward], generator)
         if self.transition is None:
             self.kernel.normal_(0, 0.1, generator=generator)
-        if config.head != "tied":
+        else:
+            draw([self.transition], generator)
+        if config.head in GAINS:
+            self.log_gain.zero_()
+        else:
             direction = config.head_direction
             bound = (0.1 if direction else 1.0) * self.head[0, 0].numel() ** -0.5
             self.head.uniform_(-bound, bound, generator=generator)
             flat = self.head.flatten(2)
-            flat.scatter_add_(2, move_taps(self.mechanism, 3)[..., None], torch.full_like(flat[..., :1], direction))
+            moves = move_taps(self.mechanism, 3)[..., None].to(flat.device)
+            flat.scatter_add_(2, moves, torch.full_like(flat[..., :1], direction))
         if config.reward_prior:
             reward_free_and_goal(self.hidden, self.reward)
         self._kernel_priors()
@@ -149,7 +156,8 @@ class DTVIN(ValueIterationPlanner):
             scores = self.kernel
             if self.config.kernel == "state":
                 size = tuple(self.kernel.shape[-2:])
-                require(inputs.shape[-2:] == size, f"inputs must have the maps' size {size}, got {inputs.shape[-2:]}")
+                given = tuple(inputs.shape[-2:])
+                require(given == size, f"inputs must have the maps' size {size}, got {given}")
         else:
             shape = (self.mechanism.orientations, self.mechanism.actions, self.taps)
             scores = convolve(around, self.transition).unflatten(1, shape)
@@ -160,6 +168,9 @@ class DTVIN(ValueIterationPlanner):
     def read(self, latent: LatentMDP, values: Tensor) -> Tensor:
         kept, batch = values.shape[:2]
         shape = (self.mechanism.orientations, self.mechanism.actions)
+        if self.config.head == "arrival":
+            assert latent.reward is not None
+            values = values + latent.reward
         around = window(values.flatten(0, 1), 3)
         head = self.head_kernel().flatten(2).flatten(0, 1)
         out = torch.bmm(head.expand(kept * batch, *head.shape), around.flatten(2))
@@ -171,7 +182,7 @@ class DTVIN(ValueIterationPlanner):
             return self.head
         moves, stays = move_taps(self.mechanism, 3), stay_taps(self.mechanism, 3)
         orientations, actions = moves.shape
-        if self.config.head == "tied":
+        if self.config.head in GAINS:
             flat = self.log_gain.exp() * torch.zeros(
                 orientations, actions, orientations * 9, dtype=self.log_gain.dtype
             ).scatter_(2, moves[..., None], 1.0).to(self.log_gain.device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mindworks.errors import require, require_at_least
 from mindworks.planning.mechanisms import Mechanism
-from mindworks.planning.planner import Planner
+from mindworks.planning.planner import Planner, convolution, draw
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class GPPNConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden")
-        require(self.window >= 1 and self.window % 2 == 1, f"window must be odd, got {self.window}")
+        require(self.window >= 1 and self.window % 2 == 1, f"window must be odd and at least 1, got {self.window}")
 
 
 class GPPN(Planner):
@@ -48,21 +48,18 @@ class GPPN(Planner):
         super().__init__(mechanism, depth)
         self.config = config = GPPNConfig() if config is None else config
         orientations, actions, hidden = self.mechanism.orientations, self.mechanism.actions, config.hidden
-        self.hidden = nn.Conv2d(1 + orientations, hidden, 3, padding=1)
-        self.start = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.memory = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.gather = nn.Conv2d(hidden, 1, config.window, padding=config.window // 2)
-        self.cell = nn.LSTMCell(1, hidden)
-        self.policy = nn.Conv2d(hidden, orientations * actions, 1, bias=False)
+        self.hidden = convolution(1 + orientations, hidden, 3)
+        self.start = convolution(hidden, hidden, 3)
+        self.memory = convolution(hidden, hidden, 3)
+        self.gather = convolution(hidden, 1, config.window)
+        self.cell = nn.utils.skip_init(nn.LSTMCell, 1, hidden)
+        self.policy = convolution(hidden, orientations * actions, 1, bias=False)
         self.reset(generator)
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew."""
-        for layer in (self.hidden, self.start, self.memory, self.gather, self.policy):
-            bound = layer.weight[0].numel() ** -0.5  # torch's own ranges
-            for parameter in layer.parameters():
-                parameter.uniform_(-bound, bound, generator=generator)
+        draw([self.hidden, self.start, self.memory, self.gather, self.policy], generator)
         bound = self.config.hidden**-0.5
         for parameter in self.cell.parameters():
             parameter.uniform_(-bound, bound, generator=generator)
@@ -76,9 +73,8 @@ class GPPN(Planner):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         self.check_inputs(inputs)
-        layers = self.depth if depth is None else depth
-        kept = [layers] if keep is None else list(keep)
-        require(all(1 <= layer <= layers for layer in kept), f"keep must lie in 1 to {layers}, got {kept}")
+        layers = self.layers(depth)
+        kept = self.kept(keep, layers)
         batch, _, height, width = inputs.shape
         features = self.hidden(inputs)
         state, memory = (self._cells(part(features)) for part in (self.start, self.memory))

@@ -30,9 +30,10 @@ class HighwayVIN(VIN):
     - aggregate gate: the block's output is the average of V1 and all layers of all chains, weighted by
       `softmax(sharp * value)` over them; `sharp` is learned
 
-    Without exploration (`explore=False`) the chains follow the best action and one chain is all there is; without
-    `filter_gate` chains enter as they are; without `aggregate_gate` a block gives the last layer of its best chain.
-    A policy explores as it did in training. Without a `generator` the same actions are drawn in every call.
+    Without exploration (`explore=False`, or epsilon 0) chains follow the best action and one is all there is; without
+    `filter_gate` chains enter as they are; without `aggregate_gate` a block gives the last layer of its best chain. A
+    trained planner explores as it did in training. Without a `generator` the same actions are drawn in every call, and
+    for every map.
     """
 
     def __init__(
@@ -43,20 +44,29 @@ class HighwayVIN(VIN):
         *,
         block: int = 10,
         chains: int = 3,
-        epsilon: float = 1.0,
+        epsilon: float = 0.1,
         explore: bool = True,
         filter_gate: bool = True,
         aggregate_gate: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
         require(block >= 2, f"block must be at least 2, got {block}")
-        require(depth % block == 0, f"depth must be a multiple of block {block}, got {depth}")
         require(chains >= 1, f"chains must be at least 1, got {chains}")
         require(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}")
+        self.__dict__["block"] = block  # before the depth is checked against it
         super().__init__(mechanism, depth, config, generator=generator)
-        self.block, self.chains, self.epsilon = block, chains if explore else 1, epsilon if explore else 0.0
+        require(
+            self.config.latent_actions <= 127, f"latent_actions must be at most 127, got {self.config.latent_actions}"
+        )
+        self.epsilon = epsilon if explore else 0.0
+        self.chains = chains if self.epsilon > 0 else 1  # without exploration they are all the same
         self.filter_gate, self.aggregate_gate = filter_gate, aggregate_gate
         self.log_sharp = nn.Parameter(torch.zeros(()))
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator | None = None) -> None:
+        super().reset(generator)
+        self.log_sharp.zero_()
 
     def iterate(
         self,
@@ -67,55 +77,58 @@ class HighwayVIN(VIN):
         initial: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        kept = [layers] if keep is None else list(keep)
-        require(layers % self.block == 0, f"depth must be a multiple of block {self.block}, got {layers}")
-        wrong = [layer for layer in kept if layer % self.block]
-        require(not wrong, f"keep must hold multiples of block {self.block}, got {wrong}")
+        kept = self.kept(keep, self.layers(layers))
         assert latent.bias is not None
         values = latent.bias.new_zeros(latent.shape) if initial is None else initial
-        if generator is None:
-            generator = torch.Generator(values.device).manual_seed(0)
         outputs = []
+        same = torch.Generator(values.device).manual_seed(0) if generator is None else None
         for _ in range(layers // self.block):
-            values = self.gates(*self.explored(latent, values, generator))
+            values = self.gates(self.explored(latent, values, generator or same, shared=same is not None))
             outputs.append(values)
         return torch.stack([outputs[layer // self.block - 1] for layer in kept])
 
-    def explored(self, latent: LatentMDP, values: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The first layer of a block `[B, C, H, W]`, and the layers of its chains `[M - 1, P, B, C, H, W]`."""
+    def explored(
+        self, latent: LatentMDP, values: Tensor, generator: torch.Generator | None, *, shared: bool = False
+    ) -> Tensor:
+        """The layers of a block's chains, `[M, P, B, C, H, W]`; the first is V1 in all of them.
+
+        With `shared`, all maps are given the same drawn actions, so that none depends on its company.
+        """
         bias, chains = latent.bias, self.chains
         assert bias is not None
-        first = value_iteration(latent.transition, None, 1, bias=bias, initial=values)[0]
-        repeated = bias.expand(chains, *bias.shape).flatten(0, 1)
-        start = first.expand(chains, *first.shape).flatten(0, 1)
-        actions = self._actions(bias, (self.block - 1, *start.shape), generator)
+        start = values.expand(chains, *values.shape).flatten(0, 1)
         layers = value_iteration(
             latent.transition,
             None,
-            self.block - 1,
-            bias=repeated,
+            self.block,
+            bias=bias.expand(chains, *bias.shape).flatten(0, 1),
             initial=start,
-            keep=range(1, self.block),
-            actions=actions,
+            keep=range(1, self.block + 1),
+            actions=self._actions(bias.shape[2], (chains, *values.shape), generator, shared),
         )
-        return first, layers.unflatten(1, (chains, -1))
+        return layers.unflatten(1, (chains, -1))
 
-    def _actions(self, bias: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
-        """The drawn actions of the chains, -1 where the best is followed."""
+    def _actions(
+        self, count: int, shape: tuple[int, ...], generator: torch.Generator | None, shared: bool
+    ) -> Tensor | None:
+        """The drawn actions of the chains, -1 where the best is followed, as everywhere in the first layer."""
         if self.epsilon == 0:
             return None
-        drawn = torch.randint(bias.shape[2], shape, dtype=torch.int8, device=bias.device, generator=generator)
+        device, (chains, batch, *state) = self.log_sharp.device, shape
+        size = (self.block, chains, 1 if shared else batch, *state)
+        drawn = torch.randint(count, size, dtype=torch.int8, device=device, generator=generator)
         if self.epsilon < 1:
-            best = torch.rand(shape, device=bias.device, generator=generator) >= self.epsilon
-            drawn = drawn.masked_fill(best, -1)
-        return drawn
+            drawn[torch.rand(size, device=device, generator=generator) >= self.epsilon] = -1
+        drawn[0] = -1
+        return drawn.expand(-1, -1, batch, *state).flatten(1, 2)
 
-    def gates(self, first: Tensor, layers: Tensor) -> Tensor:
-        """A block's output `[B, C, H, W]` from its first layer and the layers of its chains."""
+    def gates(self, layers: Tensor) -> Tensor:
+        """A block's output `[B, C, H, W]` from the layers of its chains `[M, P, B, C, H, W]`."""
+        first, rest = layers[0, :1], layers[1:]
         if self.filter_gate:
-            layers = torch.maximum(layers, first)
+            rest = torch.maximum(rest, first)
         if not self.aggregate_gate:
-            return layers[-1].amax(0)
-        every = torch.cat([first[None], layers.flatten(0, 1)])
+            return rest[-1].amax(0)
+        every = torch.cat([first, rest.flatten(0, 1)])
         share = (self.log_sharp.exp() * every).softmax(0)
         return (share * every).sum(0)

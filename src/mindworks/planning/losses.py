@@ -56,6 +56,9 @@ def planning_loss(
     `distances[B, O, H, W]` in steps. Zero where nothing is supervised.
     """
     require(len(layers) == len(logits), f"layers must be {len(logits)}, one per row of logits, got {len(layers)}")
+    states = (logits.shape[1], *logits.shape[3:])
+    require(target.shape == logits.shape[1:], f"target must be {list(logits.shape[1:])}, got {list(target.shape)}")
+    require(distances.shape == states, f"distances must be {list(states)}, got {list(distances.shape)}")
     mask = supervised(layers, distances, loss).to(logits.dtype)
     entropy = -(logits.log_softmax(2) * target).sum(2)
     return (entropy * mask).sum() / mask.sum().clamp_min(1.0)

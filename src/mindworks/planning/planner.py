@@ -7,7 +7,7 @@ orientation that is 1 at the goal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mindworks.errors import require
 from mindworks.planning.mechanisms import Mechanism, find_mechanism
-from mindworks.planning.value_iteration import value_iteration
+from mindworks.planning.value_iteration import kept_layers, value_iteration
 
 CHUNK = 50  # layers between two looks at whether a plan has settled
 GROWTH = 1e-3  # two rates of growth are the same when they differ by less than this fraction
@@ -62,16 +62,48 @@ def convolve(around: Tensor, layer: nn.Conv2d) -> Tensor:
     return out.unflatten(2, around.shape[-2:])
 
 
+def convolution(inputs: int, outputs: int, size: int, *, bias: bool = True) -> nn.Conv2d:
+    """A convolution that keeps a map's size, its parameters not yet drawn: torch draws from the global state."""
+    return nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, padding=size // 2, bias=bias)
+
+
+def draw(layers: Iterable[nn.Module], generator: torch.Generator | None) -> None:
+    """Draw the parameters of convolutions evenly from +-1 / sqrt(inputs of a unit), torch's own range."""
+    for layer in layers:
+        assert isinstance(layer, nn.Conv2d)
+        bound = layer.weight[0].numel() ** -0.5
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+
+
 class Planner(nn.Module):
     """A network from maps to logits; `depth` layers deep unless told otherwise.
 
     Subclasses give `logits`. `generator` is the source of randomness of planners that explore, on the inputs' device.
     """
 
+    block = 1
+    """Depths, and the layers that are read, must be multiples of this."""
+    sharpens = False
+    """Whether the planner has a `sharpness` and can `fold` it into its parameters."""
+
     def __init__(self, mechanism: str | Mechanism, depth: int) -> None:
         super().__init__()
+        self.mechanism, self.depth = find_mechanism(mechanism), self.layers(depth)
+
+    def layers(self, depth: int | None) -> int:
+        """`depth`, or the planner's own for None; raises `InputError` for one that it cannot have."""
+        depth = self.depth if depth is None else depth
         require(depth >= 1, f"depth must be at least 1, got {depth}")
-        self.mechanism, self.depth = find_mechanism(mechanism), depth
+        require(depth % self.block == 0, f"depth must be a multiple of block {self.block}, got {depth}")
+        return depth
+
+    def kept(self, keep: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+        """The layers to read, the last alone by default; raises `InputError` for layers that there are not."""
+        kept = kept_layers(keep, depth)
+        wrong = [layer for layer in kept if layer % self.block]
+        require(not wrong, f"keep must hold multiples of block {self.block}, got {wrong}")
+        return kept
 
     def logits(
         self,
@@ -91,6 +123,8 @@ class Planner(nn.Module):
     @torch.no_grad()
     def act(self, inputs: Tensor, *, depth: int | None = None, batch: int = 64) -> Tensor:
         """Greedy actions `[B, O, H, W]`, computed for `batch` maps at a time."""
+        if len(inputs) == 0:
+            return torch.zeros(0, self.mechanism.orientations, *inputs.shape[2:], dtype=torch.int64)
         return torch.cat([self.logits(part, depth=depth)[-1].argmax(1) for part in inputs.split(batch)])
 
     def check_inputs(self, inputs: Tensor) -> None:
@@ -104,10 +138,9 @@ class Planner(nn.Module):
     def plan(self, free: Tensor, goal: Sequence[int], *, depth: int | None = None) -> Plan:
         """Plan on one map `free[H, W]` (bool, or 1 and 0) towards `goal`: (row, column), or with its orientation first.
 
-        Raises `InputError` if the goal lies in a wall or outside the map.
+        Without an orientation it is in orientation 0. Raises `InputError` for a goal in a wall or outside the map.
         """
-        inputs = self.encode(free, goal)
-        depth = self.depth if depth is None else depth
+        inputs, depth = self.encode(free, goal), self.layers(depth)
         with torch.no_grad():
             return Plan(self.act(inputs, depth=depth)[0], depth, False)
 
@@ -115,8 +148,11 @@ class Planner(nn.Module):
         """The inputs `[1, 1 + O, H, W]` of one map and goal."""
         free = torch.as_tensor(free)
         require(free.ndim == 2, f"free must be a map [H, W], got shape {tuple(free.shape)}")
+        require(bool(((free == 0) | (free == 1)).all()), "free must hold 1 where a cell is open and 0 in walls")
+        whole = all(float(part).is_integer() for part in goal)
+        form = len(goal) in (2, 3) and whole
+        require(form, f"goal must be whole numbers (row, column) or (orientation, row, column), got {tuple(goal)}")
         place = tuple(int(part) for part in goal)
-        require(len(place) in (2, 3), f"goal must be (row, column) or (orientation, row, column), got {place}")
         orientation, row, column = place if len(place) == 3 else (0, *place)
         sizes = (self.mechanism.orientations, *free.shape)
         inside = all(0 <= part < size for part, size in zip((orientation, row, column), sizes, strict=True))
@@ -174,32 +210,35 @@ class ValueIterationPlanner(Planner):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         self.check_inputs(inputs)
+        layers = self.layers(depth)
+        kept = self.kept(keep, layers)
         latent = self.model(inputs)
-        layers = self.depth if depth is None else depth
-        return self.read(latent, self.iterate(latent, layers, keep=keep, generator=generator))
+        return self.read(latent, self.iterate(latent, layers, keep=kept, generator=generator))
 
     @torch.no_grad()
     def plan(self, free: Tensor, goal: Sequence[int], *, depth: int | None = None, chunk: int = CHUNK) -> Plan:
         """As `Planner.plan`, but it ends early: looked at every `chunk` layers, the plan has settled.
 
-        Settled means that since the last look no action has changed, and that the states whose value grows as fast as
-        that of the fastest are the same: the goal's growth has reached all that it will reach.
+        Settled means that since the last look the states whose value grows as fast as that of the fastest are the same,
+        and so are their actions: the goal's growth has reached all that it will reach. This is a rule of thumb; it can
+        be wrong for a planner whose values creep on through walls. `chunk` is rounded up to whole blocks.
         """
         require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
         latent = self.model(self.encode(free, goal))
-        limit, done = self.depth if depth is None else depth, 0
+        limit, done, chunk = self.layers(depth), 0, -(-chunk // self.block) * self.block
+        generator = torch.Generator(latent.transition.device).manual_seed(0)
         values = torch.zeros(latent.shape, dtype=latent.transition.dtype, device=latent.transition.device)
         actions = torch.full(latent.shape[1:], -1, device=values.device)
         reached = torch.zeros(latent.shape, dtype=torch.bool, device=values.device)
         while done < limit:
             layers = min(chunk, limit - done)
-            after = self.iterate(latent, layers, initial=values)[-1]
+            after = self.iterate(latent, layers, initial=values, generator=generator)[-1]
             growth = after - values
             fastest = growth.max()
             now_reached = growth >= fastest - GROWTH * fastest.abs()
             now = self.read(latent, after[None])[0, 0].argmax(0)
-            same = torch.equal(now, actions) and torch.equal(now_reached, reached)
+            same = torch.equal(now_reached, reached) and torch.equal(now[reached[0]], actions[reached[0]])
             values, actions, reached, done = after, now, now_reached, done + layers
-            if same:
+            if same and bool(after.isfinite().all()):
                 return Plan(actions, done, True)
         return Plan(actions, done, False)

@@ -82,17 +82,20 @@ class Training:
         self.planner, self.mazes, self.validation = planner, mazes, validation
         self.config = TrainingConfig() if config is None else config
         require(len(mazes) >= self.config.batch, f"mazes must be at least batch {self.config.batch}, got {len(mazes)}")
-        require(
-            mazes.mechanism == planner.mechanism,
-            f"mazes must move as the planner does, {planner.mechanism.name}, got {mazes.mechanism.name}",
-        )
+        _same_mechanism(planner, "mazes", mazes)
+        if validation is not None:
+            _same_mechanism(planner, "validation", validation)
+        sharpness, every = self.config.sharpness, self.config.every
+        require(sharpness == 1 or planner.sharpens, f"sharpness must be 1 for this planner, got {sharpness}")
+        fits = self.config.loss == "last" or every % planner.block == 0
+        require(fits, f"every must be a multiple of the planner's block {planner.block}, got {every}")
         _ = mazes.distances, mazes.optimal  # computed once here, and sliced with the mazes from then on
         self.layers = supervised_layers(planner.depth, self.config.every, self.config.loss)
         self.generator = torch.Generator().manual_seed(seed)
         self.explorer = torch.Generator(next(planner.parameters()).device).manual_seed(seed)
         self.flat = _flatten(planner)
         self.adam = Adam(self.flat, self.config.lr)
-        self.step, self.order = 0, torch.zeros(0, dtype=torch.int64)
+        self.step, self.finished, self.order = 0, False, torch.zeros(0, dtype=torch.int64)
         self.best: tuple[float, Tensor] | None = None
         self.history: list[list[float]] = []
         self.latest: dict[str, Any] = {}
@@ -116,17 +119,16 @@ class Training:
 
     def loss(self, mazes: Mazes) -> Tensor:
         """The training loss on these mazes."""
-        device = self.flat.device
-        logits = self.planner.logits(mazes.inputs().to(device), keep=self.layers, generator=self.explorer)
-        target = mazes.target(self.config.labels, generator=self.generator).to(device)
-        return planning_loss(logits, target, mazes.distances.to(device), self.layers, self.config.loss)
+        inputs, target = mazes.inputs().to(self.flat), mazes.target(self.config.labels, generator=self.generator)
+        logits = self.planner.logits(inputs, keep=self.layers, generator=self.explorer)
+        distances = mazes.distances.to(self.flat.device)
+        return planning_loss(logits, target.to(self.flat), distances, self.layers, self.config.loss)
 
     def advance(self) -> None:
         """One step; a look at the validation mazes where it is due."""
         config = self.config
         self.planner.train()
-        if config.sharpness > 1:
-            self.planner.sharpness.fill_(config.sharpness_at(self.step))  # type: ignore[operator]
+        self._sharpen()
         loss = self.loss(self.batch())
         parameters = list(self.planner.parameters())
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -141,29 +143,36 @@ class Training:
         if self.step % config.validate_every == 0 or self.done:
             self._look()
 
+    def _sharpen(self) -> None:
+        if self.planner.sharpens:
+            self.planner.sharpness.fill_(self.config.sharpness_at(self.step))  # type: ignore[operator]
+
     def _look(self) -> None:
         self.history.append([self.step, self.latest["loss"], self.latest["gradient"]])
         if self.validation is None:
             return
+        self._sharpen()
         success = score(self.planner, self.validation).success_rate
         self.latest = {**self.latest, "validation": success}
-        settled = self.config.sharpness == 1 or self.step >= 0.8 * self.config.iterations
+        settled = self.config.sharpness_at(self.step) == self.config.sharpness and math.isfinite(success)
         if settled and (self.best is None or success >= self.best[0]):
             self.best = (success, self.flat.clone())
 
     def finish(self) -> Planner:
         """The planner of the best validation, or the last one, with sharpness folded in, in evaluation mode."""
-        if self.best is not None:
+        if not self.finished and self.best is not None:
             self.flat.copy_(self.best[1])
-        if self.config.sharpness > 1:
+        if not self.finished and self.planner.sharpens:
             self.planner.sharpness.fill_(self.config.sharpness)  # type: ignore[operator]
             self.planner.fold()  # type: ignore[operator]
+        self.finished = True
         return self.planner.eval()
 
     def state(self) -> dict[str, Any]:
         """Everything that decides what happens next."""
         return {
             "step": self.step,
+            "finished": self.finished,
             "flat": self.flat,
             "adam": self.adam.state(),
             "order": self.order,
@@ -175,7 +184,7 @@ class Training:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken."""
-        self.step, self.order = int(state["step"]), state["order"]
+        self.step, self.finished, self.order = int(state["step"]), bool(state["finished"]), state["order"]
         self.flat.copy_(state["flat"])
         self.adam.load(state["adam"])
         self.generator.set_state(state["generator"])
@@ -186,12 +195,18 @@ class Training:
 
 def score(planner: Planner, mazes: Mazes, *, depth: int | None = None, batch: int = 64) -> Score:
     """The `Score` of the planner's greedy policy on all open cells of the mazes, in evaluation mode."""
+    _same_mechanism(planner, "mazes", mazes)
     training = planner.training
     planner.eval()
-    inputs = mazes.inputs().to(next(planner.parameters()).device)
+    inputs = mazes.inputs().to(next(planner.parameters()))
     actions = planner.act(inputs, depth=depth, batch=batch)
     planner.train(training)
     return evaluate(actions.cpu(), mazes)
+
+
+def _same_mechanism(planner: Planner, name: str, mazes: Mazes) -> None:
+    wanted, found = planner.mechanism.name, mazes.mechanism.name
+    require(found == wanted, f"{name} must move as the planner does, {wanted}, got {found}")
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def value_iteration(
     packed = transition if isinstance(transition, Packed) else None
     transition = transition.transition if isinstance(transition, Packed) else transition
     shape = _checked_shape(transition, reward, bias, initial, actions, layers)
-    kept = _checked_keep(keep, layers)
+    kept = kept_layers(keep, layers)
     require(segment is None or segment >= 0, f"segment must be at least 0 or None, got {segment}")
     if _chosen(backend, transition) == "fused":
         data = packed.data if packed is not None else None
@@ -143,7 +143,7 @@ def _chosen(backend: str, transition: Tensor) -> str:
     return backend
 
 
-def _checked_keep(keep: Sequence[int] | None, layers: int) -> tuple[int, ...]:
+def kept_layers(keep: Sequence[int] | None, layers: int) -> tuple[int, ...]:
     """The layers to return, in order."""
     kept = (layers,) if keep is None else tuple(int(layer) for layer in keep)
     require(len(kept) > 0, "keep must name at least one layer, got none")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mindworks.errors import require, require_at_least
 from mindworks.planning.mechanisms import Mechanism
-from mindworks.planning.planner import LatentMDP, ValueIterationPlanner, convolve
+from mindworks.planning.planner import LatentMDP, ValueIterationPlanner, convolution, convolve, draw
 from mindworks.planning.priors import move_taps, reward_free_and_goal
 from mindworks.planning.value_iteration import q_values, window
 
@@ -68,28 +68,30 @@ class VIN(ValueIterationPlanner):
         super().__init__(mechanism, depth)
         self.config = config = VINConfig() if config is None else config
         orientations, actions, latent = self.mechanism.orientations, self.mechanism.actions, config.latent_actions
+        if config.reward_prior:
+            require(config.hidden >= orientations, f"hidden must be at least {orientations}, got {config.hidden}")
         if config.tied or config.start == "moves":
             require(latent >= actions, f"latent_actions must be at least {actions}, got {latent}")
         taps = orientations * config.window**2
-        self.hidden = nn.Conv2d(1 + orientations, config.hidden, 3, padding=1)
-        self.reward = nn.Conv2d(config.hidden, orientations, 1, bias=False)
+        self.hidden = convolution(1 + orientations, config.hidden, 3)
+        self.reward = convolution(config.hidden, orientations, 1, bias=False)
         self.reward_kernel = nn.Parameter(torch.zeros(1, orientations, latent, taps, 1, 1))
         self.value_kernel = nn.Parameter(torch.zeros(1, orientations, latent, taps, 1, 1))
         if config.tied:
             self.log_gain = nn.Parameter(torch.zeros(()))
         else:
-            self.policy = nn.Conv2d(orientations * latent, orientations * actions, 1, bias=False)
+            self.policy = convolution(orientations * latent, orientations * actions, 1, bias=False)
         self.register_buffer("sharpness", torch.ones(()))
-        self.reset(generator)
+        VIN.reset(self, generator)  # a subclass does the rest of its reset when it is whole
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew, then lay the priors of the configuration over them."""
         config = self.config
-        for layer in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
-            bound = layer.weight[0].numel() ** -0.5  # torch's own range for convolutions
-            for parameter in layer.parameters():
-                parameter.uniform_(-bound, bound, generator=generator)
+        self.sharpness.fill_(1)
+        if config.tied:
+            self.log_gain.zero_()
+        draw([self.hidden, self.reward, *([] if config.tied else [self.policy])], generator)
         if config.start == "moves":
             self._aim(generator)
         else:
@@ -105,12 +107,16 @@ class VIN(ValueIterationPlanner):
         for kernel in (self.reward_kernel, self.value_kernel):
             kernel.normal_(0, 0.05, generator=generator)
             aimed = kernel[0, :, :actions, :, 0, 0]
-            aimed.scatter_add_(2, moves[..., None], torch.ones_like(aimed[..., :1]))
+            aimed.scatter_add_(2, moves[..., None].to(kernel.device), torch.ones_like(aimed[..., :1]))
         if not self.config.tied:
             self.policy.weight.mul_(0.1)
             weight = self.policy.weight.view(orientations, actions, orientations, -1)
             for o in range(orientations):
                 weight[o, torch.arange(actions), o, torch.arange(actions)] += 1
+
+    @property
+    def sharpens(self) -> bool:  # type: ignore[override]
+        return self.config.softmax
 
     def kernels(self) -> tuple[Tensor, Tensor]:
         """The kernels of rewards and of values, each `[1, O, L, O * F * F, 1, 1]`."""

@@ -44,6 +44,13 @@ def curves(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def plain(record: dict[str, Any]) -> list[str]:
+    """Rows of any other benchmark: its own columns."""
+    columns = record["columns"]
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    return lines + ["| " + " | ".join(map(str, row)) + " |" for row in record["cells"]]
+
+
 def tables() -> str:
     """All records as Markdown, in the order of their names."""
     parts = []
@@ -51,7 +58,8 @@ def tables() -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
         where = record["environment"]
         made = f"{where['date']}, {where['cpu']}, {where['threads']} thread, torch {where['torch']}"
-        body = ratios(record) if "rows" in record else curves(record)
+        draw = ratios if "rows" in record else curves if "runs" in record else plain
+        body = draw(record)
         parts += [f"### {record['benchmark']}", "", f"{made}.", "", *body, ""]
     return "\n".join(parts)
 

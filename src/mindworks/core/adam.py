@@ -52,7 +52,7 @@ class Adam:
         _FUSED(
             *([tensor] for tensor in tensors),
             [],
-            [torch.tensor(float(count))],
+            [torch.tensor(float(count), device=tensors[0].device)],
             lr=self.lr,
             beta1=beta1,
             beta2=beta2,

@@ -52,6 +52,12 @@ class ConnectedVIN(VIN):
             self.gate = convolution(latent, self.mechanism.orientations, 1)
         self._reset_connection()
 
+    def layers(self, depth: int | None) -> int:
+        depth = super().layers(depth)
+        most = self.mixture.shape[0] * self.block if "mixture" in self._parameters else depth
+        require(depth <= most, f"depth must be at most {most} with dense connections, got {depth}")
+        return depth
+
     def reset(self, generator: torch.Generator | None = None) -> None:
         super().reset(generator)
         self._reset_connection()
@@ -66,6 +72,7 @@ class ConnectedVIN(VIN):
             self.gate.bias.fill_(2.0)  # type: ignore[union-attr]
 
     def plan(self, free: Tensor, goal: Sequence[int], *, depth: int | None = None, chunk: int = CHUNK) -> Plan:
+        require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
         if self.connection == "dense":  # a block needs all blocks before it: no stops on the way
             return Planner.plan(self, free, goal, depth=depth)
         return super().plan(free, goal, depth=depth, chunk=chunk)
@@ -81,6 +88,7 @@ class ConnectedVIN(VIN):
     ) -> Tensor:
         kept = self.kept(keep, self.layers(layers))
         assert latent.bias is not None
+        require(initial is None or self.connection != "dense", "initial must be None with dense connections")
         outputs = [latent.bias.new_zeros(latent.shape) if initial is None else initial]
         for _ in range(layers // self.block):
             values = self._enter(outputs)
@@ -93,7 +101,6 @@ class ConnectedVIN(VIN):
         if self.connection != "dense":
             return outputs[-1]
         count = len(outputs)
-        require(count <= len(self.mixture), f"depth must be at most {self.depth} with dense connections")
         share = self.mixture[count - 1, :count].softmax(0)
         return (share.view(-1, 1, 1, 1, 1) * torch.stack(outputs)).sum(0)
 

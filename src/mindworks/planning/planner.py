@@ -134,6 +134,8 @@ class Planner(nn.Module):
             inputs.ndim == 4 and inputs.shape[1] == channels,
             f"inputs must be [B, {channels}, H, W] for {self.mechanism.name}, got shape {tuple(inputs.shape)}",
         )
+        dtype = next((parameter.dtype for parameter in self.parameters()), inputs.dtype)
+        require(inputs.dtype == dtype, f"inputs must be {dtype} as the planner's parameters, got {inputs.dtype}")
 
     def plan(self, free: Tensor, goal: Sequence[int], *, depth: int | None = None) -> Plan:
         """Plan on one map `free[H, W]` (bool, or 1 and 0) towards `goal`: (row, column), or with its orientation first.
@@ -239,6 +241,6 @@ class ValueIterationPlanner(Planner):
             now = self.read(latent, after[None])[0, 0].argmax(0)
             same = torch.equal(now_reached, reached) and torch.equal(now[reached[0]], actions[reached[0]])
             values, actions, reached, done = after, now, now_reached, done + layers
-            if same and bool(after.isfinite().all()):
+            if same and layers == chunk and bool(after.isfinite().all()):
                 return Plan(actions, done, True)
         return Plan(actions, done, False)

@@ -39,7 +39,7 @@ class TrainingConfig:
     """`all` best actions share the target, or a `single` one drawn at random"""
     sharpness: float = 1.0
     """what the sharpness of transition kernels rises to: 1 during the first fifth, then in equal ratios until four
-    fifths of the steps are taken; 1 leaves it alone"""
+    fifths of the steps are taken; a planner that comes sharpened is folded first"""
     validate_every: int = 100
     """steps between two looks at the validation mazes; the best planner is kept"""
 
@@ -50,7 +50,7 @@ class TrainingConfig:
         require(self.clip > 0, f"clip must be positive, got {self.clip}")
         require(self.loss in LOSSES, f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         require(self.labels in ("all", "single"), f"labels must be all or single, got {self.labels!r}")
-        require(self.sharpness >= 1, f"sharpness must be at least 1, got {self.sharpness}")
+        require(1 <= self.sharpness < math.inf, f"sharpness must be at least 1, got {self.sharpness}")
 
     def sharpness_at(self, step: int) -> float:
         """The sharpness before step number `step`, from 0."""
@@ -92,6 +92,8 @@ class Training:
         _ = mazes.distances, mazes.optimal  # computed once here, and sliced with the mazes from then on
         self.layers = supervised_layers(planner.depth, self.config.every, self.config.loss)
         self.generator = torch.Generator().manual_seed(seed)
+        if planner.sharpens:
+            planner.fold()  # type: ignore[operator]
         self.explorer = torch.Generator(next(planner.parameters()).device).manual_seed(seed)
         self.flat = _flatten(planner)
         self.adam = Adam(self.flat, self.config.lr)
@@ -127,6 +129,7 @@ class Training:
     def advance(self) -> None:
         """One step; a look at the validation mazes where it is due."""
         config = self.config
+        require(not self.done and not self.finished, f"step must be below {config.iterations}, got {self.step}")
         self.planner.train()
         self._sharpen()
         loss = self.loss(self.batch())
@@ -163,7 +166,8 @@ class Training:
         if not self.finished and self.best is not None:
             self.flat.copy_(self.best[1])
         if not self.finished and self.planner.sharpens:
-            self.planner.sharpness.fill_(self.config.sharpness)  # type: ignore[operator]
+            chosen = self.config.sharpness if self.best is not None else self.config.sharpness_at(self.step)
+            self.planner.sharpness.fill_(chosen)  # type: ignore[operator]
             self.planner.fold()  # type: ignore[operator]
         self.finished = True
         return self.planner.eval()
@@ -186,6 +190,9 @@ class Training:
         """Go on from where `state` was taken."""
         self.step, self.finished, self.order = int(state["step"]), bool(state["finished"]), state["order"]
         self.flat.copy_(state["flat"])
+        if self.planner.sharpens:
+            sharpness = 1.0 if self.finished else self.config.sharpness_at(self.step)
+            self.planner.sharpness.fill_(sharpness)  # type: ignore[operator]
         self.adam.load(state["adam"])
         self.generator.set_state(state["generator"])
         self.explorer.set_state(state["explorer"])
@@ -198,15 +205,16 @@ def score(planner: Planner, mazes: Mazes, *, depth: int | None = None, batch: in
     _same_mechanism(planner, "mazes", mazes)
     training = planner.training
     planner.eval()
-    inputs = mazes.inputs().to(next(planner.parameters()))
-    actions = planner.act(inputs, depth=depth, batch=batch)
-    planner.train(training)
-    return evaluate(actions.cpu(), mazes)
+    try:
+        inputs = mazes.inputs().to(next(planner.parameters()))
+        return evaluate(planner.act(inputs, depth=depth, batch=batch).cpu(), mazes)
+    finally:
+        planner.train(training)
 
 
 def _same_mechanism(planner: Planner, name: str, mazes: Mazes) -> None:
-    wanted, found = planner.mechanism.name, mazes.mechanism.name
-    require(found == wanted, f"{name} must move as the planner does, {wanted}, got {found}")
+    wanted, found = planner.mechanism, mazes.mechanism
+    require(found == wanted, f"{name} must move as the planner does, {wanted.name}, got {found.name}")
 
 
 @torch.no_grad()

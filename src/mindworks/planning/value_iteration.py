@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mindworks.errors import require
-from mindworks.planning import _fused, _jit, _kernels, _reference
+from mindworks.planning import _fused, _jit, _kernels, _reference, _triton
 
 
 def window(values: Tensor, size: int) -> Tensor:
@@ -84,35 +85,24 @@ def value_iteration(
     shape = _checked_shape(transition, reward, bias, initial, actions, layers)
     kept = kept_layers(keep, layers)
     require(segment is None or segment >= 0, f"segment must be at least 0 or None, got {segment}")
-    if _chosen(backend, transition) == "fused":
+    chosen = _chosen(backend, transition)
+    options: dict[str, Any] = {"bias": bias, "actions": actions, "discount": discount, "segment": segment}
+    if chosen == "triton":
+        return _triton.iterate(transition, reward, initial, kept, shape=shape, **options)
+    if chosen == "fused":
         data = packed.data if packed is not None else None
-        return _fused.iterate(
-            transition,
-            _fused.pack(transition) if data is None else data,
-            reward,
-            initial,
-            kept,
-            shape=shape,
-            bias=bias,
-            actions=actions,
-            discount=discount,
-            segment=segment,
-        )
-    return _reference.iterate(
-        transition,
-        reward,
-        transition.new_zeros(shape) if initial is None else initial,
-        kept,
-        bias=bias,
-        actions=actions,
-        discount=discount,
-        segment=segment,
-    )
+        data = _fused.pack(transition) if data is None else data
+        return _fused.iterate(transition, data, reward, initial, kept, shape=shape, **options)
+    start = transition.new_zeros(shape) if initial is None else initial
+    return _reference.iterate(transition, reward, start, kept, **options)
 
 
 def backends() -> tuple[str, ...]:
-    """The names that `backend` may have here, fastest first: `fused` needs numba and float32 on the CPU."""
-    return ("fused", "torch") if _jit.available() else ("torch",)
+    """The names that `backend` may have here, fastest first.
+
+    `triton` needs triton and float32 on a GPU of CUDA, `fused` numba and float32 on the CPU.
+    """
+    return ("triton",) * _triton.available() + ("fused",) * _jit.available() + ("torch",)
 
 
 @dataclass(frozen=True)
@@ -132,14 +122,16 @@ def pack(transition: Tensor) -> Packed:
 
 
 def _chosen(backend: str, transition: Tensor) -> str:
-    """The backend to use; `auto` takes the fused kernels where they can run."""
+    """The backend to use; `auto` takes the kernels that can run."""
     if backend == "auto":
-        return "fused" if _fused.supports(transition) else "torch"
+        return "fused" if _fused.supports(transition) else "triton" if _triton.supports(transition) else "torch"
     require(backend in backends(), f"backend must be auto or one of {backends()}, got {backend!r}")
-    if backend == "fused":
-        limit = f"float32 on the CPU and A * K of at most {_kernels.MAX_TERMS}"
+    if backend != "torch":
+        supported = _fused.supports(transition) if backend == "fused" else _triton.supports(transition)
+        place, terms = ("the CPU", _kernels.MAX_TERMS) if backend == "fused" else ("CUDA", _triton.MAX_TERMS)
+        limit = f"float32 on {place} and A * K of at most {terms}"
         got = f"{transition.dtype} on {transition.device} and A * K = {transition.shape[2] * transition.shape[3]}"
-        require(_fused.supports(transition), f"backend fused needs a transition of {limit}, got {got}")
+        require(supported, f"backend {backend} needs a transition of {limit}, got {got}")
     return backend
 
 

@@ -46,9 +46,9 @@ class DTVINConfig:
     """what a `free` or `zero_sum` head starts with on the tap that an action aims at; 0 starts at random"""
     reward_prior: bool = True
     """whether the reward starts at 2 for the goal, 1 for open cells, 0 for walls; at random otherwise"""
-    move_bias: float = 0.7
+    move_bias: float = 1.0
     """what a kernel's logits start with on the tap that an action aims at"""
-    stay_bias: float = 6.0
+    stay_bias: float = 8.0
     """what a kernel's logits at the goal start with on the goal itself"""
 
     def __post_init__(self) -> None:

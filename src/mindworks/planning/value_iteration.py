@@ -5,8 +5,8 @@ One layer takes the values `V` of the latent states of a map, `C` channels per c
     Q[a] = bias[a] + sum_k T[a, k] * (R[k] + discount * V[k])        V' = max_a Q[a]
 
 where `k` runs over the `C * F * F` states of the window around a cell. A kernel `T` of its own for every cell of every
-map is the dynamic transition of Wang et al., "Scaling Value Iteration Networks to 5000 Layers", arXiv:2406.08404,
-eq. 5; one `T` for all cells is the convolution of Tamar et al., "Value Iteration Networks", arXiv:1602.02867. An
+map is the dynamic transition of Wang et al., "Scaling Value Iteration Networks to 5000 Layers", arXiv:2406.08404;
+one `T` for all cells is the convolution of Tamar et al., "Value Iteration Networks", arXiv:1602.02867. An
 action given from outside instead of the maximum is the value exploration of Wang et al., "Highway Value Iteration
 Networks", arXiv:2406.03485.
 

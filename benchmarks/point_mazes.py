@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ def rows(seed: int) -> list[list[Any]]:
 def main() -> int:
     torch.set_num_threads(1)
     cells = sorted((row for seed in SEEDS for row in rows(seed)), key=lambda row: (row[1], row[0], row[2]))
-    record = {"benchmark": "point_mazes", "columns": COLUMNS, "cells": cells, "environment": _bench.environment()}
+    where = {**_bench.environment(), "gymnasium-robotics": version("gymnasium-robotics")}
+    record = {"benchmark": "point_mazes", "columns": COLUMNS, "cells": cells, "environment": where}
     _bench.RESULTS.mkdir(parents=True, exist_ok=True)
     (_bench.RESULTS / "point_mazes.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0

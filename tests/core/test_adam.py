@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mindworks.errors import InputError
 from mindworks.core.adam import Adam
+from mindworks.errors import InputError
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -162,6 +162,20 @@ def test_paths_alone_teach_the_map() -> None:
     assert all(not torch.equal(weight, before[name]) for name, weight in model.predictor.named_parameters())
 
 
+def test_a_map_that_is_wrong_and_sure_can_be_shrunk_back_into_doubt() -> None:
+    mazes, layers = generate(4, 7, seed=0), [12]
+    model, views = EndToEnd(predictor(), planner()), lamps(mazes.free)
+    last = model.predictor.decoder[-1]
+    with torch.no_grad():
+        last.bias.fill_(200.0)  # open all over
+    bias, inside = last.bias, lattice(7, 7)
+    plain, shrunk = (model.loss(views, mazes, layers, shrink=weight) for weight in (0.0, 0.1))
+    logits = model.predictor(views)[:, inside["passages"] | inside["pillars"]]
+    torch.testing.assert_close(shrunk, plain + 0.1 * logits.square().mean())
+    assert float(torch.autograd.grad(plain, bias, retain_graph=True)[0]) == 0
+    torch.testing.assert_close(torch.autograd.grad(shrunk, bias)[0][0], 0.2 * logits.mean())
+
+
 def test_bad_shapes_are_refused() -> None:
     model, free = predictor(), torch.ones(1, 5, 5, dtype=torch.bool)
     for views in (noise(1, 2, 2).float(), noise(1, 2, 2)[0], noise(1, 2, 2)[:, :, :, :3], noise(1, 2, 2).mT):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -41,9 +42,10 @@ from mindworks.studies.dt_vin import (
     STUDY,
     VINS,
     Config,
+    everywhere,
     finite,
-    floor,
     known,
+    lowest,
 )
 
 SEEDS = [3, 1]
@@ -60,7 +62,7 @@ TINY: dict[str, Any] = {
     "far_depths": (20, 30),
     "farther_size": 13,
     "farther_depth": 30,
-    "loss_depth": 10,
+    "loss_depth": 20,
     "loss_iterations": 1,
     "gradient_depths": (5, 10),
     "deepest": 20,
@@ -68,7 +70,11 @@ TINY: dict[str, Any] = {
     "larger_depth": 10,
     "larger_iterations": 1,
 }
-PARTS = {"variants": False, "farther_size": 0, "loss_iterations": 0, "larger_iterations": 0}
+PARTS = {
+    "farther": "largest mazes",
+    "loss": "losses on a deep network, percent",
+    "larger": "trained on larger mazes, percent",
+}
 Smoke = tuple[dict, dict, Path]
 
 
@@ -84,6 +90,16 @@ def in_this_process(config: Config, seeds: list[int], log: RunLog) -> dict:
 def of_seed(data: Any, i: int) -> Any:
     """The part of one seed in combined data."""
     return {key: of_seed(value, i) for key, value in data.items()} if isinstance(data, dict) else data[i]
+
+
+def trajectories(folder: Path, seed: int) -> dict[str, tuple]:
+    """Losses and gradients of every planner in training, by its stage."""
+    found: dict[str, tuple] = {}
+    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+        run, _, stage = line["stage"].partition("/")
+        if run == f"seed-{seed}":
+            found[stage] = (*found.get(stage, ()), line["loss"], line["gradient"])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +139,13 @@ def test_starts_are_counted_in_bins_that_hold_all_of_them(smoke: Smoke) -> None:
         assert 0 < counts["longest"] <= NEAR[0]
 
 
+def test_every_stage_trains_a_planner_of_its_own(smoke: Smoke) -> None:
+    found = trajectories(smoke[2], SEEDS[0])
+    assert len(set(found.values())) == len(found) == len(DT_VINS) + len(VINS) + 1 + len(LOSSES) + 2
+    first = {path[:2] for path in found.values()}
+    assert len(first) == len(found) - 1  # one row differs in its sharpness alone, which rises after the first step
+
+
 def test_an_interrupted_stage_goes_on_to_the_same_numbers(
     smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,19 +173,27 @@ def test_seeds_are_combined_in_their_order(smoke: Smoke) -> None:
     assert of_seed(smoke[1], 0) != of_seed(smoke[1], 1)
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_parts_can_be_left_out(name: str, smoke: Smoke, tmp_path: Path) -> None:
-    config = tiny(**{**PARTS, name: getattr(tiny(), name)})  # all the others are
+def test_parts_can_be_left_out(smoke: Smoke, tmp_path: Path) -> None:
+    config = tiny(variants=False, farther_size=0, loss_iterations=0, larger_iterations=0)
     record = execute(replace(STUDY, run=in_this_process, combine=None), config, "smoke", SEEDS[1:], tmp_path)
-    titles = {
-        "farther_size": "largest mazes",
-        "loss_iterations": "losses on a deep network, percent",
-        "larger_iterations": "trained on larger mazes, percent",
-    }
-    assert [part for part, title in titles.items() if title in record["tables"]] == [name] * (name in titles)
+    assert set(smoke[0]["tables"]) - set(record["tables"]) == set(PARTS.values())
     small = record["tables"]["success in small mazes, percent"]
-    assert len(small) == (len(DT_VINS) + len(VINS) + 1 if name == "variants" else 2)
+    assert list(small) == [INFORMED, PUBLISHED]
     assert small[INFORMED]["all"] == smoke[1]["dt_vin"][INFORMED]["near"]["success"][1:]
+    assert len(record["checks"]) == 7
+
+
+@pytest.mark.parametrize("part", [*PARTS, "vin"])
+def test_each_part_can_be_left_out_alone(part: str, smoke: Smoke) -> None:
+    assert STUDY.table is not None
+    data = copy.deepcopy(smoke[1])
+    if part == "farther":
+        del data["dt_vin"][INFORMED]["farther"]
+    else:
+        data[part] = {}
+    gone = set(smoke[0]["tables"]) - set(STUDY.table(data))
+    assert gone == ({PARTS[part]} if part in PARTS else set())
+    assert len(STUDY.check(data)) == 11 - {"farther": 2, "larger": 0}.get(part, 1)
 
 
 def made_up(data: dict, good: bool) -> dict:
@@ -175,7 +206,7 @@ def made_up(data: dict, good: bool) -> dict:
     main = data["dt_vin"][INFORMED]
     main["near"] |= {"success": [99.9, pick(98.0, 97.9)]}
     main["near"]["by length"] |= {"21-40": [pick(95.0, 94.9), None], "41-60": [99.0, pick(85.0, 84.9)]}
-    bins = dict.fromkeys(("1-100", "101-200", "201-500", "501-1000", "1001-2000"), [100.0, 100.0])
+    bins = {name: [100.0, 100.0] for name in ("1-100", "101-200", "201-500", "501-1000", "1001-2000")}
     main["far"] |= {"success": [100.0, 99.0], "by length": {**bins, "2001+": [None, pick(99.0, 98.9)]}}
     main["by depth"]["20"]["by length"] = {**bins, "2001+": [None, pick(5.0, 5.1)]}
     main["farther"] |= {"by length": {"1-1000": [pick(99.0, 98.9), 100.0], "5001+": [None, 100.0]}}
@@ -200,14 +231,16 @@ def test_every_check_can_pass_and_fail(smoke: Smoke) -> None:
 
 
 def test_steps_count_where_the_gradient_is_a_positive_number() -> None:
-    assert finite([[[1.0, 2.0], [1.0, 0.0]], [[1.0, float("nan")], [1.0, 3.0]]]) == 50
+    assert finite([[[1.0, 2.0], [1.0, 0.0]], [[1.0, float("inf")], [1.0, 3.0]]]) == 50
     assert finite([[[1.0, None], [None, 1.0]]]) == 0
 
 
 def test_bins_without_starts_do_not_count() -> None:
-    assert floor([None, 40.0, 60.0]) == 40
+    rows = {"by length": {"1-20": [None, 40.0, 60.0], "21+": [None, None, None]}}
+    assert everywhere(rows) == 40
+    assert not lowest(rows, "21+") >= 0
     assert known([None, 40.0]) == [40.0]
-    assert known([None]) == [0.0]
+    assert math.isnan(known([None])[0])
 
 
 def mazes() -> Mazes:

@@ -62,6 +62,16 @@ def of_seed(data: Any, i: int) -> Any:
     return {key: of_seed(value, i) for key, value in data.items()} if isinstance(data, dict) else data[i]
 
 
+def trajectories(folder: Path, seed: int) -> dict[str, tuple]:
+    """Losses and gradients of every planner in training, by its stage."""
+    found: dict[str, tuple] = {}
+    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+        run, _, stage = line["stage"].partition("/")
+        if run == f"seed-{seed}":
+            found[stage] = (*found.get(stage, ()), line["loss"], line["gradient"])
+    return found
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     folder = tmp_path_factory.mktemp("highway_vin")
@@ -83,6 +93,11 @@ def test_smoke_run_leaves_a_whole_record(smoke: Smoke) -> None:
     assert list(row) == ["success", "1-10", "11-20", "21-40", "41+", "loss"]
     assert all(len(values) == len(SEEDS) for values in row.values())
     assert (folder / "highway_vin.svg").stat().st_size > 5_000
+
+
+def test_every_stage_trains_a_planner_of_its_own(smoke: Smoke) -> None:
+    found = trajectories(smoke[2], SEEDS[0])
+    assert len({path[:2] for path in found.values()}) == len(found) == 2 * len(TINY["depths"]) + len(VARIANTS) + 2
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_numbers(
@@ -113,12 +128,13 @@ def test_seeds_are_combined_in_their_order(smoke: Smoke) -> None:
 
 
 def test_ablations_can_be_left_out(smoke: Smoke, tmp_path: Path) -> None:
-    config = tiny(ablation_depth=0, depths=(10,))
-    record = execute(replace(STUDY, run=in_this_process, combine=None), config, "smoke", SEEDS[1:], tmp_path)
-    assert set(record["tables"]) == {"success by depth, percent", "gradient at the first layer before training"}
-    rows = record["tables"]["success by depth, percent"]
+    assert STUDY.table is not None
+    data = in_this_process(tiny(ablation_depth=0, depths=(10,)), SEEDS[1:], RunLog(tmp_path))
+    tables = STUDY.table(data)
+    assert set(tables) == {"success by depth, percent", "gradient at the first layer before training"}
+    rows = tables["success by depth, percent"]
     assert rows[f"{HIGHWAY}, 10 layers"]["success"] == smoke[1]["depths"]["10"][HIGHWAY]["success"][1:]
-    assert len(record["checks"]) == 1  # the leads are of 100 layers and more
+    assert len(STUDY.check(data)) == 1  # the leads are of 100 layers and more
 
 
 def made_up(data: dict, good: bool) -> dict:
@@ -194,9 +210,9 @@ def test_settings_of_every_scale_build_all_planners(scale: str) -> None:
         *(("size", 4, "4"), ("mazes", 31, "31"), ("validation", 0, "0"), ("tests", 0, "0"), ("iterations", 0, "0")),
         *(("chains", 0, "0"), ("block", 1, "1"), ("ablation_depth", -1, "-1")),
         *(("depths", (), ""), ("depths", (20, 25), "25"), ("depths", (0,), "0"), ("gradient_depths", (15,), "15")),
+        *(("lr", 0.0, "0"), ("epsilon", 1.5, "1.5"), ("ablation_depth", 50, "50")),
     ],
 )
 def test_bad_settings_name_the_field(field: str, value: Any, shown: str) -> None:
-    name = "depths" if field == "gradient_depths" else field
-    with pytest.raises(InputError, match=f"^{name} .*{shown}"):
+    with pytest.raises(InputError, match=f"^{field} .*{shown}"):
         Config(**{field: value})

@@ -158,14 +158,27 @@ class EndToEnd(nn.Module):
         return self.planner(self.inputs(views, goals)[0], **options)
 
     def loss(
-        self, views: Tensor, mazes: Mazes, layers: list[int], *, kind: str = "adaptive", map_weight: float = 0.0
+        self,
+        views: Tensor,
+        mazes: Mazes,
+        layers: list[int],
+        *,
+        kind: str = "adaptive",
+        map_weight: float = 0.0,
+        shrink: float = 0.0,
     ) -> Tensor:
         """`planning_loss` at the layers `layers`, plus `map_weight` times `map_loss`; 0 trains from paths alone.
 
-        `views[B, h, w, 4, height, width, 3]` are those of the rooms of `mazes`.
+        `views[B, h, w, 4, height, width, 3]` are those of the rooms of `mazes`. `shrink` times the mean square of the
+        logits of passages and pillars keeps them near zero: through the planner alone, a map that is sure of itself
+        gets no gradient any more, right or wrong.
         """
         inputs, map_logits = self.inputs(views, mazes.goal_maps().to(views.device))
         logits = self.planner.logits(inputs, keep=layers)
         target, distances = mazes.target().to(logits), mazes.distances.to(logits.device)
-        loss = planning_loss(logits, target, distances, layers, kind)
-        return loss + map_weight * map_loss(map_logits, mazes.free.to(logits.device)) if map_weight else loss
+        loss, free = planning_loss(logits, target, distances, layers, kind), mazes.free.to(logits.device)
+        if map_weight:
+            loss = loss + map_weight * map_loss(map_logits, free)
+        if shrink:
+            loss = loss + shrink * map_logits[:, _undecided(map_logits, free)].square().mean()
+        return loss

@@ -8,14 +8,14 @@ orientation that is 1 at the goal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from mindworks.errors import require
 from mindworks.planning.mechanisms import Mechanism, find_mechanism
-from mindworks.planning.value_iteration import kept_layers, value_iteration
+from mindworks.planning.value_iteration import Packed, kept_layers, pack, value_iteration
 
 CHUNK = 50  # layers between two looks at whether a plan has settled
 GROWTH = 1e-3  # two rates of growth are the same when they differ by less than this fraction
@@ -40,6 +40,8 @@ class LatentMDP:
     """`[B, C, H, W]`, collected on arrival"""
     bias: Tensor | None = None
     """`[B, C, A, H, W]`, added to every Q"""
+    packed: Packed | None = None
+    """the transition made ready for many calls"""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -194,7 +196,7 @@ class ValueIterationPlanner(Planner):
     ) -> Tensor:
         """Values `[K, B, C, H, W]` after the layers `keep`, starting at `initial` (zeros by default)."""
         return value_iteration(
-            latent.transition,
+            latent.transition if latent.packed is None else latent.packed,
             latent.reward,
             layers,
             bias=latent.bias,
@@ -227,6 +229,7 @@ class ValueIterationPlanner(Planner):
         """
         require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
         latent = self.model(self.encode(free, goal))
+        latent = replace(latent, packed=pack(latent.transition))
         limit, done, chunk = self.layers(depth), 0, -(-chunk // self.block) * self.block
         generator = torch.Generator(latent.transition.device).manual_seed(0)
         values = torch.zeros(latent.shape, dtype=latent.transition.dtype, device=latent.transition.device)

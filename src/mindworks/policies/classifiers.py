@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindworks.core.adam import Adam
 from mindworks.core.population import MLP
 from mindworks.core.probing import Probing
 from mindworks.errors import require, require_at_least
 from mindworks.policies.accuracy_critics import Critic, FixedCritic, Measured, ProbingCritic, probabilities
-from mindworks.core.adam import Adam
 from mindworks.policies.convnet import ConvNet
 from mindworks.policies.snapshots import (
     Trainings,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mindworks.core.adam import Adam
 from mindworks.core.policy import Categorical, Policy
 from mindworks.errors import require
-from mindworks.core.adam import Adam
 
 
 def clone(

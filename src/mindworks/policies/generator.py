@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindworks.core.adam import Adam
 from mindworks.core.hypernetwork import TiledHypernetwork
 from mindworks.core.policy import INITIAL_LOG_STD, Actor, Policy
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import InputError, require, require_at_least
-from mindworks.core.adam import Adam
 from mindworks.policies.pssvf import PSSVF, PSSVFConfig
 
 

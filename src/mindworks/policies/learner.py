@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindworks.core.adam import Adam
 from mindworks.core.policy import Actor, Policy
 from mindworks.envs.normalizer import RunningNorm
 from mindworks.envs.rollout import Trajectories
 from mindworks.errors import require, require_at_least
-from mindworks.core.adam import Adam
 from mindworks.policies.critics import make_critic
 from mindworks.policies.replay import PolicyReplay, Storage
 from mindworks.policies.streams import Streams

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mindworks.core.adam import Adam
 from mindworks.core.population import leaves
 from mindworks.errors import require
-from mindworks.core.adam import Adam
 from mindworks.policies.convnet import ConvNet, Layers
 from mindworks.policies.streams import Streams
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindworks.core.adam import Adam
 from mindworks.core.policy import Policy
 from mindworks.envs.batch import BatchEnv
 from mindworks.envs.rollout import rollout
 from mindworks.errors import require
-from mindworks.core.adam import Adam
 from mindworks.policies.learner import Learner
 from mindworks.policies.pssvf import PSSVF
 

@@ -180,17 +180,21 @@ def label(row: dict[str, Any]) -> str:
 
 
 def gradients(config: Config, seed: int, mazes: Mazes) -> dict[str, Any]:
-    """Norm of the loss's gradient at the values that enter the first layer, before training, by planner and depth."""
+    """Norm of the loss's gradient at the values that enter the first layer, before training, by planner and depth.
+
+    In float64: in float32, where planners learn, the gradient of hundreds of layers is less than the least number.
+    """
     import torch
 
     from mindworks.planning import planning_loss
 
     def norm(name: str, change: dict[str, Any], depth: int) -> float:
-        planner = planner_of(config, seed, depth, name, change, {})
-        latent = planner.model(mazes.inputs())
-        start = torch.zeros(latent.shape, requires_grad=True)
+        planner = planner_of(config, seed, depth, name, change, {}).double()
+        latent = planner.model(mazes.inputs().double())
+        start = torch.zeros(latent.shape, dtype=torch.float64, requires_grad=True)
         values = planner.iterate(latent, depth, initial=start, generator=torch.Generator().manual_seed(seed))
-        loss = planning_loss(planner.read(latent, values), mazes.target(), mazes.distances, [depth], "last")
+        target = mazes.target().double()
+        loss = planning_loss(planner.read(latent, values), target, mazes.distances, [depth], "last")
         (gradient,) = torch.autograd.grad(loss, start)
         return float(gradient.norm())
 
@@ -245,7 +249,7 @@ def plot(data: dict, folder: Path) -> list[Path]:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for i, (name, rows) in enumerate(data["gradients"].items()):
-        shown = [max(median(norms), 1e-45) for norms in rows.values()]
+        shown = [max(median(norms), 1e-300) for norms in rows.values()]
         axes[0].loglog([int(depth) for depth in rows], shown, f"C{i}o-", ms=3, label=name)
     axes[0].set(xlabel="layers", ylabel="norm of the gradient at the first layer", title="before training")
     depths = [int(depth) for depth in data["depths"]]

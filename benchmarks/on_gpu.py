@@ -45,7 +45,7 @@ from mindworks.planning.value_iteration import backends, value_iteration
 
 DRY = "--dry" in sys.argv
 DEVICE = "cpu" if DRY else "cuda"
-OUT = Path(os.environ["OUT"]) if os.environ.get("OUT") else _bench.RESULTS
+OUT = Path(os.environ.get("MINDWORKS_RESULTS", _bench.RESULTS))
 LIMITS = {"correct": 80, "works": 80, "times": 60, "paper": 60, "training": 50, "tuning": 75, "compiled": 80}  # seconds
 rows: list[dict[str, Any]] = []
 facts: dict[str, Any] = {}
@@ -442,10 +442,14 @@ def collect(name: str, started: subprocess.Popen[bytes], record: dict[str, Any])
 def main() -> int:
     """All parts, each in a process of its own, and one record of them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=list(LIMITS))
+    parser.add_argument("parts", nargs="*", default=list(LIMITS), help=", ".join(LIMITS))
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(LIMITS):
+        parser.error(f"unknown parts {sorted(unknown)}")
+    if not (options.dry or torch.cuda.is_available()):
+        parser.error("it needs a GPU with CUDA, and triton; --dry runs tiny sizes on the CPU")
     OUT.mkdir(parents=True, exist_ok=True)
     if options.alone:
         run_part(options.parts[0])

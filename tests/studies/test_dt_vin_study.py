@@ -32,12 +32,12 @@ from mindworks.planning import (
     paper_dt_vin,
 )
 from mindworks.studies.dt_vin import (
+    BARE,
     DT_VINS,
     INFORMED,
     LOSSES,
     NEAR,
     NOTHING,
-    PUBLISHED,
     SOME,
     STUDY,
     VINS,
@@ -56,7 +56,7 @@ TINY: dict[str, Any] = {
     "tests": 8,
     "depth": 10,
     "iterations": 3,
-    "published_iterations": 2,
+    "bare_iterations": 2,
     "far_size": 11,
     "far_mazes": 1,
     "far_depths": (20, 30),
@@ -112,14 +112,14 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
 def test_smoke_run_leaves_a_whole_record(smoke: Smoke) -> None:
     record, data, folder = smoke
     tables = record["tables"]
-    planners = {*DT_VINS, *VINS, PUBLISHED}
+    planners = {*DT_VINS, *VINS, BARE}
     assert set(data["dt_vin"]) | set(data["vin"]) == planners
     for name in ("success in small mazes, percent", "success in large mazes, percent"):
         assert set(tables[name]) == planners
         assert all(len(rates) == len(SEEDS) for row in tables[name].values() for rates in row.values())
     assert list(tables["success in large mazes by depth, percent"]) == ["20 layers", "30 layers"]
     assert list(tables["losses on a deep network, percent"]) == [f"{loss} loss" for loss in LOSSES]
-    assert list(tables["trained on larger mazes, percent"]) == [INFORMED, PUBLISHED]
+    assert list(tables["trained on larger mazes, percent"]) == [INFORMED, BARE]
     assert list(tables["largest mazes"]) == [INFORMED]
     assert list(tables["gradient of the kernels before training"]["last loss"]) == ["5 layers", "10 layers"]
     assert (folder / "dt_vin.svg").stat().st_size > 5_000
@@ -178,7 +178,7 @@ def test_parts_can_be_left_out(smoke: Smoke, tmp_path: Path) -> None:
     record = execute(replace(STUDY, run=in_this_process, combine=None), config, "smoke", SEEDS[1:], tmp_path)
     assert set(smoke[0]["tables"]) - set(record["tables"]) == set(PARTS.values())
     small = record["tables"]["success in small mazes, percent"]
-    assert list(small) == [INFORMED, PUBLISHED]
+    assert list(small) == [INFORMED, BARE]
     assert small[INFORMED]["all"] == smoke[1]["dt_vin"][INFORMED]["near"]["success"][1:]
     assert len(record["checks"]) == 7
 
@@ -211,7 +211,7 @@ def made_up(data: dict, good: bool) -> dict:
     main["by depth"]["20"]["by length"] = {**bins, "2001+": [None, pick(5.0, 5.1)]}
     main["farther"] |= {"by length": {"1-1000": [pick(99.0, 98.9), 100.0], "5001+": [None, 100.0]}}
     main["farther"]["longest"] = [900, pick(5000, 4999)]
-    data["dt_vin"][PUBLISHED]["near"]["success"] = [99.0, pick(98.0, 97.9)]
+    data["dt_vin"][BARE]["near"]["success"] = [99.0, pick(98.0, 97.9)]
     for row in data["vin"].values():
         row["far"]["success"] = [10.0, 12.0]
     data["vin"]["VIN, same priors"]["far"]["success"] = pick([49.0, 50.0], [49.6, 50.0])
@@ -283,7 +283,7 @@ def test_settings_of_every_scale_are_valid(build: Callable[[], Config]) -> None:
     ("field", "value"),
     [
         *(("size", 4), ("far_size", 4), ("larger_size", 4), ("mazes", 31), ("validation", 0), ("tests", 0)),
-        *(("depth", 0), ("iterations", 0), ("published_iterations", 0), ("far_mazes", 0), ("farther_mazes", 0)),
+        *(("depth", 0), ("iterations", 0), ("bare_iterations", 0), ("far_mazes", 0), ("farther_mazes", 0)),
         *(("farther_depth", 0), ("loss_depth", 0), ("deepest", 0), ("larger_depth", 0)),
         *(("farther_size", -1), ("loss_iterations", -1), ("larger_iterations", -1)),
     ],

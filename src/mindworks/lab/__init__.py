@@ -2,6 +2,6 @@
 
 from mindworks.lab.log import RunLog
 from mindworks.lab.stats import interval, summary
-from mindworks.lab.study import Check, Study
+from mindworks.lab.study import Check, Study, by_seed
 
-__all__ = ["Check", "RunLog", "Study", "interval", "summary"]
+__all__ = ["Check", "RunLog", "Study", "by_seed", "interval", "summary"]

@@ -101,3 +101,10 @@ class Study:
         require(count >= 1, f"--seeds must be at least 1, got {count}")
         require(first >= 0, f"--seed must be at least 0, got {first}")
         return list(range(first, first + count))
+
+
+def by_seed(parts: list[Any]) -> Any:
+    """`combine` for runs that return nested dicts of the same keys: every leaf becomes a list, one entry per seed."""
+    if isinstance(parts[0], dict):
+        return {key: by_seed([part[key] for part in parts]) for key in parts[0]}
+    return parts

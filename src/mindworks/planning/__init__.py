@@ -6,6 +6,7 @@ from mindworks.planning.evaluation import Score, evaluate
 from mindworks.planning.gppn import GPPN, GPPNConfig
 from mindworks.planning.highway_vin import HighwayVIN
 from mindworks.planning.losses import planning_loss, supervised_layers
+from mindworks.planning.map_predictor import EndToEnd, MapPredictor
 from mindworks.planning.mazes import Mazes, generate, splits
 from mindworks.planning.mechanisms import DIFFERENTIAL, MOORE, NEWS, Mechanism, find_mechanism
 from mindworks.planning.planner import Plan, Planner
@@ -22,8 +23,10 @@ __all__ = [
     "VIN",
     "ConnectedVIN",
     "DTVINConfig",
+    "EndToEnd",
     "GPPNConfig",
     "HighwayVIN",
+    "MapPredictor",
     "Mazes",
     "Mechanism",
     "Plan",

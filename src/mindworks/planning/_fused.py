@@ -37,7 +37,8 @@ def supports(transition: Tensor) -> bool:
     """Whether the kernels take this transition: float32, on the CPU, of a size that is worth writing out."""
     actions, taps = transition.shape[2:4]
     right = transition.dtype == torch.float32 and transition.device.type == "cpu"
-    return right and actions * taps <= _kernels.MAX_TERMS and _jit.available()
+    size = actions <= _kernels.MAX_ACTIONS and actions * taps <= _kernels.MAX_TERMS
+    return right and size and _jit.available()
 
 
 def pack(transition: Tensor) -> Floats:

@@ -23,6 +23,7 @@ from mindworks.planning._jit import Kernel, compile_kernel, jit
 
 LANES = 8
 MAX_TERMS = 512
+MAX_ACTIONS = 56  # more than this was not tried; hundreds are too much for numba
 """The largest A * K that is written out; compilation takes about linear time in it."""
 
 STRIDES = ["t_map", "t_cell", "b_map", "b_cell", "r_map", "v_map", "a_map"]

@@ -61,7 +61,7 @@ class DTVINConfig:
 
 
 def paper_dt_vin(hidden: int = 40, kernel: str = "dynamic") -> DTVINConfig:
-    """A DT-VIN that starts at random everywhere, as published: no priors, a free head."""
+    """A DT-VIN that starts at random everywhere, as the paper's do; the form of the head and the sizes are ours."""
     return DTVINConfig(
         hidden=hidden,
         kernel=kernel,

@@ -9,6 +9,7 @@ Shape legend: that of `mindworks.planning.planner`; P parallel chains, M layers 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ class HighwayVIN(VIN):
       the best action, or with probability `epsilon` one drawn evenly
     - filter gate: `max(chain, V1)`, so that exploring never lowers a value
     - aggregate gate: the block's output is the average of V1 and all layers of all chains, weighted by
-      `softmax(sharp * value)` over them; `sharp` is learned
+      `softmax(sharp * value)` over them; it is learned from `sharp` on
 
     Without exploration (`explore=False`, or epsilon 0) chains follow the best action and one is all there is; without
     `filter_gate` chains enter as they are; without `aggregate_gate` a block gives the last layer of its best chain. A
@@ -48,6 +49,7 @@ class HighwayVIN(VIN):
         explore: bool = True,
         filter_gate: bool = True,
         aggregate_gate: bool = True,
+        sharp: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         require(block >= 2, f"block must be at least 2, got {block}")
@@ -61,12 +63,14 @@ class HighwayVIN(VIN):
         self.epsilon = epsilon if explore else 0.0
         self.chains = chains if self.epsilon > 0 else 1  # without exploration they are all the same
         self.filter_gate, self.aggregate_gate = filter_gate, aggregate_gate
-        self.log_sharp = nn.Parameter(torch.zeros(()))
+        require(sharp > 0, f"sharp must be positive, got {sharp}")
+        self.sharp = sharp
+        self.log_sharp = nn.Parameter(torch.tensor(math.log(sharp)))
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator | None = None) -> None:
         super().reset(generator)
-        self.log_sharp.zero_()
+        self.log_sharp.fill_(math.log(self.sharp))
 
     def iterate(
         self,

@@ -41,7 +41,7 @@ class TrainingConfig:
     """what the sharpness of transition kernels rises to: 1 during the first fifth, then in equal ratios until four
     fifths of the steps are taken; a planner that comes sharpened is folded first"""
     validate_every: int = 100
-    """steps between two looks at the validation mazes; the best planner is kept"""
+    """steps between two looks at the validation mazes; the best planner is kept, once it is as sharp as it will be"""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "iterations", "batch", "every", "validate_every")
@@ -173,7 +173,7 @@ class Training:
         return self.planner.eval()
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides what happens next."""
+        """Everything that decides what happens next. Tensors are shared with the training: save it at once."""
         return {
             "step": self.step,
             "finished": self.finished,

@@ -116,7 +116,7 @@ class Packed:
 def pack(transition: Tensor) -> Packed:
     """`transition` for many calls of `value_iteration`, which takes it in the place of the tensor.
 
-    Gradients reach `transition` as ever. Changes of it after this call are not seen.
+    Gradients reach `transition` as ever. Do not change it in place after this call: the fused kernels would not see it.
     """
     return Packed(transition, _fused.pack(transition) if _fused.supports(transition) else None)
 

@@ -127,7 +127,7 @@ def test_requests_for_what_is_not_there_are_refused(engine: Path) -> None:
         ):
             with pytest.raises(InputError, match=message):
                 views.cells(index, places)
-        with pytest.raises(InputError, match=r"mazes must have odd sizes, got \(8, 7\)"):
+        with pytest.raises(InputError, match=r"free must have odd sizes of at least 3, got \(8, 7\)"):
             views.rooms(0)
     with pytest.raises(InputError, match=r"folder must be one that can be written, got .*absent: No such file"):
         MazeViews(MAZE, engine / "absent")

@@ -183,7 +183,7 @@ def test_bad_shapes_are_refused() -> None:
             model(views)
     with pytest.raises(InputError, match=r"goals must be \[1, O, 5, 5\], got shape \(1, 1, 7, 7\)"):
         EndToEnd(model, planner())(noise(1, 2, 2), torch.zeros(1, 1, 7, 7))
-    with pytest.raises(InputError, match="size must be odd, got 4 by 5"):
+    with pytest.raises(InputError, match="must be odd and at least 3, got 4 by 5"):
         lattice(4, 5)
     with pytest.raises(InputError, match=r"logits must be \[B, H, W\], got shape \(5, 5\)"):
         map_loss(torch.zeros(5, 5), free)

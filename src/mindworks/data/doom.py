@@ -121,6 +121,7 @@ class MazeViews:
 
     def maze(self, index: int) -> Views:
         """Views `[H, W, 4, height, width, 3]` from every open cell of maze `index`; zeros in walls."""
+        require(0 <= index < len(self.free), f"index must lie in 0 to {len(self.free) - 1}, got {index}")
         free = self.free[index]
         out = np.zeros((*free.shape, 4, *self.size[::-1], 3), np.uint8)
         out[free] = self.cells(index, np.argwhere(free))
@@ -133,7 +134,7 @@ class MazeViews:
         map. Raises `InputError` for a maze of even size or with a closed room.
         """
         shape = self.free.shape[1:]
-        require(min(shape) >= 3 and shape[0] % 2 == shape[1] % 2 == 1, f"mazes must have odd sizes, got {shape}")
+        require(min(shape) >= 3 and shape[0] % 2 == shape[1] % 2 == 1, f"free must have odd sizes of at least 3, got {shape}")
         rows, columns = (np.arange(1, side, 2) for side in shape)
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
         return self.cells(index, places.reshape(-1, 2)).reshape(*places.shape[:2], 4, *self.size[::-1], 3)

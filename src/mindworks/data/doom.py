@@ -134,7 +134,8 @@ class MazeViews:
         map. Raises `InputError` for a maze of even size or with a closed room.
         """
         shape = self.free.shape[1:]
-        require(min(shape) >= 3 and shape[0] % 2 == shape[1] % 2 == 1, f"free must have odd sizes of at least 3, got {shape}")
+        odd = min(shape) >= 3 and shape[0] % 2 == shape[1] % 2 == 1
+        require(odd, f"free must have odd sizes of at least 3, got {shape}")
         rows, columns = (np.arange(1, side, 2) for side in shape)
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
         return self.cells(index, places.reshape(-1, 2)).reshape(*places.shape[:2], 4, *self.size[::-1], 3)

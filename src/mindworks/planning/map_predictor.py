@@ -29,8 +29,8 @@ def lattice(height: int, width: int) -> dict[str, Tensor]:
 
     Raises `InputError` unless both sizes are odd and at least 3.
     """
-    odd = min(height, width) >= 3 and height % 2 == width % 2 == 1
-    require(odd, f"height and width must be odd and at least 3, got {height} by {width}")
+    fits = min(height, width) >= 3 and height % 2 == width % 2 == 1
+    require(fits, f"height and width must be odd and at least 3, got {height} by {width}")
     row, column = torch.arange(height)[:, None], torch.arange(width)[None]
     border = (row == 0) | (row == height - 1) | (column == 0) | (column == width - 1)
     odd = row % 2 + column % 2

@@ -240,7 +240,8 @@ class ValueIterationPlanner(Planner):
             after = self.iterate(latent, layers, initial=values, generator=generator)[-1]
             growth = after - values
             fastest = growth.max()
-            now_reached = growth >= fastest - GROWTH * fastest.abs()
+            rounding = layers * torch.finfo(after.dtype).eps * after.abs().max()  # large values grow in coarse steps
+            now_reached = growth >= fastest - GROWTH * fastest.abs() - rounding
             now = self.read(latent, after[None])[0, 0].argmax(0)
             same = torch.equal(now_reached, reached) and torch.equal(now[reached[0]], actions[reached[0]])
             values, actions, reached, done = after, now, now_reached, done + layers

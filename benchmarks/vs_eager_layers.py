@@ -4,8 +4,8 @@ The peers run one layer after the other under autograd: (a) the cheapest eager f
 sum and of nine shifted slices whose kernels are unbound once, chosen for each size by timing both; (b) `unfold` and
 `torch.einsum`. All kernels differ from cell to cell, the loss is on the last of 60 layers, as many as planners of the
 study have, and the unit is one layer for the whole batch. With 30 layers more of the time goes into packing: the ratio
-to einsum was 21 to 26 at 15 x 15 (2026-11-27). Two more rows hold 100 x 100 maps of 5,000 layers to 3 CPU seconds and 100 MB, and show one kernel for all
-cells beside `conv2d` and a maximum. Run: `python benchmarks/vs_eager_layers.py`.
+to einsum was 21 to 26 at 15 x 15 (2026-11-27). Two more rows hold 100 x 100 maps of 5,000 layers to 3 CPU seconds and
+100 MB, and show one kernel for all cells beside `conv2d` and a maximum. Run: `python benchmarks/vs_eager_layers.py`.
 """
 
 from __future__ import annotations

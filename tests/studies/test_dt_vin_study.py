@@ -209,8 +209,7 @@ def made_up(data: dict, good: bool) -> dict:
     bins = {name: [100.0, 100.0] for name in ("1-100", "101-200", "201-500", "501-1000", "1001-2000")}
     main["far"] |= {"success": [100.0, 99.0], "by length": {**bins, "2001+": [None, pick(99.0, 98.9)]}}
     main["by depth"]["20"]["by length"] = {**bins, "2001+": [None, pick(5.0, 5.1)]}
-    main["farther"] |= {"by length": {"1-1000": [pick(99.0, 98.9), 100.0], "5001+": [None, 100.0]}}
-    main["farther"]["longest"] = [900, pick(5000, 4999)]
+    main["farther"] |= {"by length": {"1-1000": [pick(99.0, 98.9), 100.0], "5001+": [None, pick(99.0, 98.9)]}}
     data["dt_vin"][BARE]["near"]["success"] = [99.0, pick(98.0, 97.9)]
     for row in data["vin"].values():
         row["far"]["success"] = [10.0, 12.0]

@@ -32,7 +32,7 @@ def iterate(
 ) -> Tensor:
     """`value_iteration` of checked arguments from `values[B, C, H, W]`, up to layer `keep[-1]`."""
     layers = keep[-1]
-    action_values = _layer(transition, bias)
+    action_values = one_layer(transition, bias)
     held = values.numel() * (2 * values.element_size() + 8)  # arrived values, their padding, int64 actions
     inputs = (transition, reward, bias, values)
     needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
@@ -59,7 +59,7 @@ def iterate(
     return torch.stack(kept)
 
 
-def _layer(transition: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+def one_layer(transition: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """The function from arrived values `[B, C, H, W]` to `Q[B, C, A, H, W]`."""
     channels, num_actions, taps = transition.shape[1:4]
     size = round((taps / channels) ** 0.5)

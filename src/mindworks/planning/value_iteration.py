@@ -44,15 +44,8 @@ def q_values(
     transition: Tensor, reward: Tensor | None, values: Tensor, *, bias: Tensor | None = None, discount: float = 1.0
 ) -> Tensor:
     """`Q[B, C, A, H, W]` of one layer, from `values[B, C, H, W]`; the arguments are those of `value_iteration`."""
-    channels = transition.shape[1]
-    size = round((transition.shape[3] / channels) ** 0.5)
     arrived = discount * values if reward is None else reward + discount * values
-    if transition.shape[-2:] == (1, 1) and transition.shape[0] == 1:  # one kernel for all cells: a convolution
-        kernel = transition.reshape(channels * transition.shape[2], channels, size, size)
-        out = torch.nn.functional.conv2d(arrived, kernel, padding=size // 2).unflatten(1, (channels, -1))
-    else:
-        out = (transition * window(arrived, size)[:, None, None]).sum(3)
-    return out if bias is None else out + bias
+    return _reference.one_layer(transition, bias)(arrived)
 
 
 def value_iteration(

@@ -41,7 +41,9 @@ VINS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "VIN, same priors, sharpened": ({**PRIORS, "softmax": True}, {"sharpness": 8, "lr": 3e-2}),
 }
 NOTHING = {"head": "free", "head_direction": 0.0, "reward_prior": False, "move_bias": 0.0, "stay_bias": 0.0}
-# The losses are compared on a head of 3 x 3 taps and kernels that are never sharpened: with all priors each loss works.
+# Its step size had a sweep over 3e-3, 1e-2, 3e-2 and 1e-1 of its own, on seeds 102 and 103.
+UNINFORMED = {"sharpness": 1, "labels": "single", "lr": 3e-2}
+# The losses are compared on a head of 3 x 3 taps and kernels that are never sharpened, where they differ.
 SOME = {"head": "zero_sum", "move_bias": 0.0, "stay_bias": 0.0}
 LOSSES = ("adaptive", "last", "all", "first")
 
@@ -132,7 +134,7 @@ def run(config: Config, seeds: list[int], log: RunLog) -> dict:
             data["dt_vin"][name] = log.stage(f"dt-vin-{i}", partial(both, "dt_vin", *row, name))
     for i, (name, row) in enumerate(VINS.items() if config.variants else ()):
         data["vin"][name] = log.stage(f"vin-{i}", partial(both, "vin", *row, name))
-    learn = {"iterations": config.bare_iterations, "labels": "single", "sharpness": 1}
+    learn = {"iterations": config.bare_iterations, **UNINFORMED}
     data["dt_vin"][BARE] = log.stage("published", partial(both, "dt_vin", NOTHING, learn, BARE))
     for loss in LOSSES if config.loss_iterations else ():
         data["loss"][loss] = log.stage(f"loss-{loss}", partial(with_loss, config, seed, near, loss))
@@ -221,8 +223,7 @@ def on_larger(
     config: Config, seed: int, larger: tuple[Mazes, ...], change: dict[str, Any], name: str, log: RunLog
 ) -> dict[str, Any]:
     """A DT-VIN with all priors or with none, trained on larger mazes."""
-    bare = {"sharpness": 1, "labels": "single"}
-    training = {"iterations": config.larger_iterations, **(bare if change else {"sharpness": 16})}
+    training = {"iterations": config.larger_iterations, **(UNINFORMED if change else {"sharpness": 16})}
     title = f"{name}, {config.larger_size} cells"
     planner = trained("dt_vin", change, training, config.larger_depth, larger, seed, title, log)
     return rates(planner, larger[2], (*NEAR, 100), config.larger_depth)
@@ -272,14 +273,15 @@ def check(data: dict) -> list[Check]:
             "large mazes, paths past 2,000, least depth: success", max(known(shallow["by length"][longest])), "<=", 5
         ),
         Check("deepest network: steps of finite gradient, percent", finite(data["gradients"]["deepest"]), ">=", 100),
-        # pilot, seeds 102-104: 61.4, 68.9, 62.7; the bar is that of the planner with priors
+        # pilot, seeds 102 and 103: 77.8 and 79.0; the bar is that of the planner with priors
         Check("no priors, as the paper has it: success in small mazes, worst seed", min(bare["success"]), ">=", 98),
     ]
     if "farther" in main:
-        # pilot, seed 100: 100 in every bin, and a path of 6,480
+        # pilot, seed 100: 100 in every bin, on paths of up to 6,480
         worst = everywhere(main["farther"])
         checks.append(Check("largest mazes, worst seed and path length: success", worst, ">=", 99))
-        checks.append(Check("largest mazes: longest path among them", max(main["farther"]["longest"]), ">=", 5000))
+        past = lowest(main["farther"], "5001+")
+        checks.append(Check("largest mazes, worst seed: success on paths past 5,000", past, ">=", 99))
     if data["vin"]:
         # pilot, seeds 100 and 101: VINs stay below 10 percent
         rival = max(median(rows["far"]["success"]) for rows in data["vin"].values())

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 EDGES = (10, 20, 40)  # the path lengths that end a bin
 PLAIN, HIGHWAY = "VIN", "highway VIN"
-# Fields of HighwayVIN (or of ConnectedVIN, where a connection is named) beside those of Config. Every row had a sweep
-# of its own over step sizes 3e-3, 1e-2 and 3e-2; all came out at the last, on seed 100, 2026-11-27.
+# Fields of HighwayVIN, or of ConnectedVIN where a connection is named, beside those of Config. The VIN, the highway VIN
+# and the one that only explores each had a sweep over step sizes 3e-3, 1e-2 and 3e-2 at 100 layers; all came out at the
+# last, on seed 100, 2026-11-27. The other rows take that step size as it is.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no exploration": {"explore": False},
     "exploration only": {"epsilon": 1.0},

@@ -14,6 +14,12 @@ from mindworks.tabular.command_cases import (
     with_memory,
 )
 from mindworks.tabular.command_extension import CommandExtension, Optimum
+from mindworks.tabular.highway import (
+    HighwayPolicyRun,
+    HighwayValueRun,
+    highway_policy_iteration,
+    highway_value_iteration,
+)
 from mindworks.tabular.rwr import RewardWeightedRegression, RWRRun, asymptotic_rate, rwr_step, rwr_weights
 from mindworks.tabular.rwr_sampled import LinearSoftmax, SampledRWR, SoftmaxFit, tabular_fit
 from mindworks.tabular.udrl import EUDRL, Iterates
@@ -30,6 +36,8 @@ from mindworks.tabular.udrl_sampled import SampledEUDRL
 __all__ = [
     "EUDRL",
     "CommandExtension",
+    "HighwayPolicyRun",
+    "HighwayValueRun",
     "Iterates",
     "LinearSoftmax",
     "Memory",
@@ -46,6 +54,8 @@ __all__ = [
     "fixed_horizon",
     "goal_bandit",
     "grid_kernel",
+    "highway_policy_iteration",
+    "highway_value_iteration",
     "kernel_distance",
     "line_kernel",
     "one_goal",

@@ -3,7 +3,18 @@
 from importlib import import_module
 from types import ModuleType
 
-_MODULES = ("adam", "divergences", "finite_mdp", "hypernetwork", "importance", "policy", "population", "probing")
+_MODULES = (
+    "adam",
+    "divergences",
+    "finite_mdp",
+    "hypernetwork",
+    "importance",
+    "policy",
+    "population",
+    "probing",
+    "returns",
+    "targets",
+)
 
 __all__ = list(_MODULES)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mindworks.envs import acrobot, cartpole, mountain_car, mujoco_tasks
 from mindworks.envs.loop import LoopEnv
 from mindworks.envs.lqr import LQREnv
+from mindworks.envs.minatar.rows import tasks as minatar_tasks
 from mindworks.envs.rows import Observations, Outcome, RowEnv
 from mindworks.errors import InputError, MissingExtra, import_extra, require
 
@@ -26,7 +27,11 @@ NATIVE: tuple[tuple[Callable[[EnvSpec, dict[str, Any]], bool], Callable[[EnvSpec
     (mountain_car.supports, mountain_car.MountainCarContinuousEnv),
 )
 # Tasks that Gymnasium does not have: id -> class(num_envs, horizon=..., **its own arguments).
-OWN: dict[str, Callable[..., RowEnv]] = {"LQR-v0": LQREnv, "CartPoleContinuous-v0": cartpole.CartPoleContinuousEnv}
+OWN: dict[str, Callable[..., RowEnv]] = {
+    "LQR-v0": LQREnv,
+    "CartPoleContinuous-v0": cartpole.CartPoleContinuousEnv,
+    **minatar_tasks(),
+}
 
 
 class BatchEnv(Protocol):
@@ -66,10 +71,11 @@ def make_batch(
 ) -> BatchEnv:
     """Make `num_envs` rows of one environment.
 
-    name: a Gymnasium id (`CartPole-v1`, `module:id`), a task of this library (`LQR-v0`, `CartPoleContinuous-v0`), or a
-    callable that builds one environment. max_episode_steps: the time limit; None takes the environment's own. kwargs:
-    the environment's own arguments. Backends: CartPole, Acrobot and MountainCarContinuous in numpy; MuJoCo tasks on one
-    shared model; otherwise a loop over instances, stepping the living.
+    name: a Gymnasium id (`CartPole-v1`, `module:id`), a task of this library (`LQR-v0`, `CartPoleContinuous-v0`,
+    `MinAtar/Breakout-v1`), or a callable that builds one environment. max_episode_steps: the time limit; None takes the
+    environment's own. kwargs: the environment's own arguments. Backends: CartPole, Acrobot and MountainCarContinuous in
+    numpy; the games of MinAtar by numba; MuJoCo tasks on one shared model; otherwise a loop over instances, stepping
+    the living.
     Raises `InputError` (one line) for an unknown id, a missing time limit, a count below 1, arguments the environment
     does not take, and spaces other than a `Box` observation with a `Discrete` or rank-1 `Box` action; `MissingExtra`
     when a package the environment stands on is not installed.

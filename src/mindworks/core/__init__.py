@@ -5,6 +5,7 @@ from types import ModuleType
 
 _MODULES = (
     "adam",
+    "denormals",
     "divergences",
     "finite_mdp",
     "hypernetwork",

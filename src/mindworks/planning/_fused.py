@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mindworks.core.denormals import flushed
 from mindworks.planning import _jit, _kernels
-from mindworks.planning._denormals import flushed
 from mindworks.planning._reference import choose_segment
 
 Floats = NDArray[np.float32]

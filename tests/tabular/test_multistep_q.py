@@ -22,7 +22,7 @@ from mindworks.tabular.delayed_tasks import (
     tabulate,
     trace_back,
 )
-from mindworks.tabular.multistep_q import AveragedHighway, MultistepQ, Setting, episodes_to_optimal
+from mindworks.tabular.multistep_q import AveragedHighway, MultistepQ, Setting, episodes_to_optimal, outcomes
 
 KINDS = ("one_step", "n_step", "peng", "retrace", "tree_backup", "watkins", "highway", "highway_soft")
 
@@ -325,6 +325,31 @@ def test_replay_sweeps_as_after_an_episode():
         plain._learn(np.stack([plain._generators[0].random(2)]))
     assert np.array_equal(learner.q, plain.q)
     assert not np.array_equal(learner.q, MultistepQ(choice(4), [setting], [1]).q)
+
+
+def test_outcomes_are_those_of_a_plain_run():
+    task = corridor(6)
+    pair = [Setting(Target("highway"), lr=1.0, guided=0.5), Setting(Target("n_step"), lr=0.3, guided=0.5)]
+    found = outcomes(MultistepQ(task, pair, [0, 4]), 40)
+    plain = MultistepQ(task, pair, [0, 4])
+    values, optimal, returns = [], [], []
+    for i in range(40):
+        history = plain.run_episodes(1)
+        optimal.append(history.optimal[0])
+        returns.append(history.returns[0])
+        if i % 2 and i >= 20:
+            values.append(plain.greedy_value())
+    assert np.array_equal(found.episodes, episodes_to_optimal(np.array(optimal)))
+    np.testing.assert_allclose(found.value, np.mean(values, 0), rtol=1e-12)
+    np.testing.assert_allclose(found.bias, plain.q[:, :, 0].max(-1) - 0.99**5, rtol=1e-12)
+    for c, n in ((0, 0), (0, 1)):
+        first = next(i for i, row in enumerate(returns) if row[c, n] >= 0.99**5 - 1e-9) + 1
+        assert found.after[c, n] == max(0, found.episodes[c, n] - first)
+    for bad in (0, 30):
+        with pytest.raises(InputError, match=f"episodes.*{bad}"):
+            outcomes(MultistepQ(task, pair, [0]), bad)
+    with pytest.raises(InputError, match="fresh"):
+        outcomes(plain, 20)
 
 
 def test_episodes_are_counted_to_where_the_optimum_stays():

@@ -31,7 +31,15 @@ from mindworks.tabular.highway import (
     highway_policy_iteration,
     highway_value_iteration,
 )
-from mindworks.tabular.multistep_q import AveragedHighway, History, MultistepQ, Setting, episodes_to_optimal
+from mindworks.tabular.multistep_q import (
+    AveragedHighway,
+    History,
+    MultistepQ,
+    Outcomes,
+    Setting,
+    episodes_to_optimal,
+    outcomes,
+)
 from mindworks.tabular.rwr import RewardWeightedRegression, RWRRun, asymptotic_rate, rwr_step, rwr_weights
 from mindworks.tabular.rwr_sampled import LinearSoftmax, SampledRWR, SoftmaxFit, tabular_fit
 from mindworks.tabular.udrl import EUDRL, Iterates
@@ -57,6 +65,7 @@ __all__ = [
     "Memory",
     "MultistepQ",
     "Optimum",
+    "Outcomes",
     "RWRRun",
     "RewardWeightedRegression",
     "SampledEUDRL",
@@ -82,6 +91,7 @@ __all__ = [
     "noisy_bandit",
     "one_goal",
     "optimal_mass",
+    "outcomes",
     "random_deterministic",
     "random_task",
     "rwr_step",

@@ -83,6 +83,20 @@ def episodes_to_optimal(optimal: Bools) -> Floats:
     return np.where(streak > 0, len(optimal) - streak + 1.0, np.inf)
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of learners, `[C, N]` each."""
+
+    episodes: Floats
+    """Until the greedy policy is optimal and stays so, counted from 1; inf where it never is."""
+    after: Floats
+    """The same, counted from the first episode that earned the optimum, which exploration decides; inf likewise."""
+    value: Floats
+    """Worth of the greedy policy from the start: the mean of ten looks in the second half of the episodes."""
+    bias: Floats
+    """What Q makes of the start in the end, less the optimum."""
+
+
 class MultistepQ:
     """Q-learning from whole episodes: `run_episodes(count)` plays, stores and learns; `q` is the table so far.
 
@@ -292,6 +306,22 @@ class MultistepQ:
         q = self._q.reshape(-1)
         lr = self._lr[pair // (self._q.shape[1] * self._q.shape[2])]
         q[pair] += lr * (y - q[pair])
+
+
+def outcomes(learner: MultistepQ, episodes: int) -> Outcomes:
+    """Run a fresh learner for `episodes`, a multiple of 20, and look at what it learned every twentieth of them."""
+    require(episodes >= 20 and episodes % 20 == 0, f"episodes must be a multiple of 20, got {episodes}")
+    require(learner.episodes == 0, f"learner must be fresh, it has played {learner.episodes} episodes")
+    best = float(learner.task.optimal_q[0].max())
+    parts, worth = [], []
+    for _ in range(20):
+        parts.append(learner.run_episodes(episodes // 20))
+        worth.append(learner.greedy_value())
+    found = episodes_to_optimal(np.concatenate([part.optimal for part in parts]))
+    earned = np.concatenate([part.returns for part in parts]) >= best - 1e-9
+    first = np.where(earned.any(0), earned.argmax(0) + 1, 0)  # an optimal policy may come before its luck
+    after = np.maximum(found - first, 0)
+    return Outcomes(found, after, np.stack(worth)[10:].mean(0), learner.q[:, :, 0].max(-1) - best)
 
 
 @dataclass

@@ -33,17 +33,16 @@ GRID: dict[str, dict[str, tuple[float, ...]]] = {
     "highway_soft": {"lookahead": LOOKAHEADS, "sharpness": (1.0, 10.0)},
     "highway_averaged": {"lookahead": LOOKAHEADS},
 }
-# Which entry of its grid, in the order above, each method is judged by: `best_setting`, seeds 100 and 101, 2026-11-27;
-# where no setting of n-step or Peng reached the optimum, the one that came closest on seeds 100 to 104.
+# Which entry of its grid, in the order above, each method is judged by: `best_setting`, seeds 100 and 101, 2026-11-27.
 TUNED: dict[str, tuple[int, ...]] = {
-    "corridor-20": (2, 1, 9, 30, 4, 9, 7),
-    "corridor-50": (2, 8, 6, 30, 5, 17, 8),
-    "corridor-60": (2, 8, 17, 34, 7, 9, 8),
-    "choice": (2, 1, 3, 4, 1, 3, 2),
-    "trace-back": (0, 1, 2, 4, 1, 2, 1),
-    "cliff": (0, 0, 6, 10, 1, 1, 4),
+    "corridor-20": (2, 2, 16, 34, 8, 17, 8),
+    "corridor-50": (2, 8, 6, 34, 8, 17, 8),
+    "corridor-60": (2, 8, 17, 34, 8, 11, 8),
+    "choice": (2, 8, 17, 34, 8, 17, 8),
+    "trace-back": (2, 5, 17, 34, 8, 17, 8),
+    "cliff": (0, 0, 6, 10, 2, 1, 5),
     "random": (0, 0, 0, 4, 0, 1, 6),
-    "noisy-bandit": (0, 0, 0, 13, 0, 2, 0),
+    "noisy-bandit": (2, 7, 4, 13, 8, 4, 8),
 }
 # The same for the video games, and a step size for all: of 3e-4 and 1e-3, of n-step with 3 and 8 steps and of highway
 # with 6 and 16 the best on delayed Breakout, seed 100, 50,000 frames, 2026-11-27. At 1e-3 every method scored more.
@@ -322,11 +321,14 @@ def chosen(data: dict, task: str, kind: str, what: str) -> list[float]:
 
 
 def best_setting(outcomes: dict[str, list[list[list[float]]]], by: str) -> int:
-    """The setting of the fewest `episodes` (median, mean), or of the largest mean `value`: how TUNED was chosen."""
+    """The setting of the fewest `episodes` (median, mean), or of the largest mean `value`: how TUNED was chosen.
+
+    The last of several: the largest step, and the longest lookahead.
+    """
     columns = flat(outcomes[by])
     if by == "value":
-        return max(range(len(columns)), key=lambda i: mean(columns[i]))
-    return min(range(len(columns)), key=lambda i: (median(columns[i]), mean(columns[i])))
+        return max(range(len(columns)), key=lambda i: (mean(columns[i]), i))
+    return min(range(len(columns)), key=lambda i: (median(columns[i]), mean(columns[i]), -i))
 
 
 def solved(outcomes: dict[str, list[list[list[float]]]]) -> float:
@@ -342,7 +344,7 @@ def check(data: dict) -> list[Check]:
     ratio = at_20["highway, noise 0.5"] / max(at_20["value iteration, noise 0.5"], 1e-300)
     walks = [task for task in data["tasks"] if task.startswith("corridor")]
     took = {kind: median(chosen(data, walks[-1], kind, "episodes")) for kind in GRID}
-    slowest = max(max(chosen(data, task, "highway", "episodes")) for task in walks)
+    slowest, after = (max(max(chosen(data, task, "highway", what)) for task in walks) for what in ("episodes", "after"))
     solving = solved(data["tasks"][walks[-1]]["highway"])
     many = list(data["noisy"]["highway"])[-1]
     lean = {name: mean(row[many]) for name, row in data["noisy"].items()}
@@ -355,6 +357,8 @@ def check(data: dict) -> list[Check]:
         Check("chain, noisy behaviour: error after 20 sweeps, highway over value iteration", ratio, "<=", 0.5),
         # pilots, seeds 100-104: 2, 4 and 7 in the median, 19 at most: the luck of a first walk to the end
         Check("corridors: episodes to the optimum, slowest run of highway on any", slowest, "<=", 60),
+        # what the method adds to that luck; pilot, seeds 100-109 at 60 states: 0 at most
+        Check("corridors: episodes from the first walk to the end on, slowest run of highway", after, "<=", 10),
         # pilots, the same seeds: 70, never, and 9, over 7
         Check(f"{walks[-1]}: episodes of one-step over highway", took["one_step"] / took["highway"], ">=", 3),
         Check(

@@ -55,6 +55,8 @@ DEEP: dict[str, dict[str, Any]] = {
     "highway_soft": {"lookahead": 16, "sharpness": 5.0},
 }
 DEEP_LR = 1e-3
+TASKS = ("choice", "trace-back", "cliff", "random", "noisy-bandit")
+GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 RIVALS = ("one_step", "n_step", "peng", "retrace")
 NAMES = {
     "one_step": "one-step",
@@ -79,7 +81,7 @@ class Config:
     """states of the chain of the second part"""
     corridors: tuple[int, ...] = (20, 50, 60)
     """lengths of the corridors of the third part"""
-    tasks: tuple[str, ...] = ("choice", "trace-back", "cliff", "random", "noisy-bandit")
+    tasks: tuple[str, ...] = TASKS
     """other tabular tasks of the third part"""
     delay: int = 50
     """steps between a choice and its reward"""
@@ -110,7 +112,14 @@ class Config:
         require_at_least(self, 20, "episodes")
         require(self.envs % 4 == 0, f"envs must be a multiple of 4, got {self.envs}")
         require(self.frames > self.warmup, f"frames must be more than warmup {self.warmup}, got {self.frames}")
-        require(len(self.lookaheads) > 0, "lookaheads must not be empty")
+        require(self.episodes % 20 == 0, f"episodes must be a multiple of 20, got {self.episodes}")
+        for name in ("lookaheads", "corridors", "noisy_episodes"):
+            require(len(getattr(self, name)) > 0, f"{name} must not be empty")
+        fits = all(1 <= n <= 69 for n in self.corridors)  # in longer ones the exit is the best
+        require(fits, f"corridors must be of 1 to 69 states, got {self.corridors}")
+        for name, known in (("tasks", TASKS), ("games", GAMES)):
+            strange = sorted(set(getattr(self, name)) - set(known))
+            require(not strange, f"{name} must be among {', '.join(known)}, got {', '.join(strange)}")
 
 
 def run(config: Config, seeds: list[int], log: RunLog) -> dict:
@@ -154,14 +163,10 @@ def biases(config: Config, seed: int) -> dict[str, dict[str, dict[str, float]]]:
     optimum = process.optimal_value()
 
     def bias(operator: Any, lookahead: int) -> dict[str, float]:
-        found = operators.highway_value_iteration(
-            process, policies, lookahead, operator=operator, sweeps=3000, tolerance=1e-11
-        )
+        sweep = partial(operators.highway_value_iteration, process, policies, sweeps=3000, tolerance=1e-11)
+        found = sweep(lookahead, operator=operator)
         scale = optimum.mean(-1)
-        return {
-            "mean": float((found.bias()[-1] / scale).mean()),
-            "worst": float((found.errors()[-1] / scale).max()),
-        }
+        return {"mean": float((found.bias()[-1] / scale).mean()), "worst": float((found.errors()[-1] / scale).max())}
 
     compared: dict[str, Any] = {
         "n-step": partial(operators.n_step, over="max"),
@@ -208,8 +213,6 @@ def tasks(config: Config) -> dict[str, tuple[Callable[[], TabularTask], dict[str
         "random": partial(made.random_task, 0),
         "noisy-bandit": partial(made.noisy_bandit, 20),
     }
-    strange = sorted(set(config.tasks) - set(others))
-    require(not strange, f"tasks must be among {', '.join(others)}, got {', '.join(strange)}")
     walks = {f"corridor-{n}": (partial(made.corridor, n), {"guided": 0.5}) for n in config.corridors}
     return {**walks, **{name: (others[name], {}) for name in config.tasks}}
 
@@ -304,7 +307,8 @@ def learned(config: Config, seed: int, game: str, kind: Any, log: RunLog) -> dic
     frames, score, _ = np.array(job.episodes).T
     part = np.minimum(frames * 20 // config.frames, 19)
     curve = [float(score[part == i].mean()) if (part == i).any() else None for i in range(20)]
-    return {"curve": curve, "score": float(score[frames > 0.9 * config.frames].mean())}
+    late = score[frames > 0.9 * config.frames]
+    return {"curve": curve, "score": float((late if len(late) else score[-10:]).mean())}
 
 
 def flat(outcomes: list[list[list[float]]]) -> list[list[float]]:
@@ -342,6 +346,7 @@ def check(data: dict) -> list[Check]:
     ratio = at_20["highway, noise 0.5"] / max(at_20["value iteration, noise 0.5"], 1e-300)
     walks = [task for task in data["tasks"] if task.startswith("corridor")]
     took = {kind: median(chosen(data, walks[-1], kind, "episodes")) for kind in GRID}
+    stuck = min(took["n_step"], took["peng"]) / took["highway"]
     slowest, after = (max(max(chosen(data, task, "highway", what)) for task in walks) for what in ("episodes", "after"))
     solving = solved(data["tasks"][walks[-1]]["highway"])
     many = list(data["noisy"]["highway"])[-1]
@@ -359,14 +364,9 @@ def check(data: dict) -> list[Check]:
         Check("corridors: episodes from the first walk to the end on, slowest run of highway", after, "<=", 10),
         # pilots, the same seeds: 70, never, and 9, over 7
         Check(f"{walks[-1]}: episodes of one-step over highway", took["one_step"] / took["highway"], ">=", 3),
-        Check(
-            f"{walks[-1]}: episodes of the better of n-step and Peng over highway",
-            min(took["n_step"], took["peng"]) / took["highway"],
-            ">=",
-            10,
-        ),
+        Check(f"{walks[-1]}: episodes of the better of n-step and Peng over highway", stuck, ">=", 10),
         Check(f"{walks[-1]}: episodes of Retrace over highway", took["retrace"] / took["highway"], ">=", 1),
-        # pilots, the same seeds: 9 of 9 settings (Retrace: 24 of 54)
+        # pilots, the same seeds: 9 of 9 settings
         Check(f"{walks[-1]}: share of highway's settings that reach the optimum", solving, ">=", 0.95),
         # pilots, seeds 100-102: 1.3, for an arm that is worth 0.33, and 0.09 of it
         Check("noisy arm: what the hard maximum makes of it above its worth", lean["highway"], ">=", 0.5),
@@ -490,7 +490,7 @@ STUDY = Study(
         },
         "cpu": {},
         "paper": {
-            "games": ("asterix", "breakout", "freeway", "seaquest", "space_invaders"),
+            "games": GAMES,
             "frames": 5_000_000,
             "warmup": 5000,
         },

@@ -36,7 +36,7 @@ types: .venv/test
 check: lint types test  ## what CI runs
 
 setup: .venv/test  ## every extra and tool
-	$(PIP) --editable '.[fast,mujoco,rl,agents,diffusion,vision,robotics,cluster,track,bench,test,dev,docs]'
+	$(PIP) --editable '.[fast,mujoco,rl,minatar,agents,serve,diffusion,vision,robotics,cluster,track,bench,test,dev,docs]'
 
 claims: .venv/base  ## every study at cpu scale; writes results/ and the README table
 	@status=0; $(BIN)/python scripts/claims.py || status=$$?; $(BIN)/python scripts/docs_tables.py && exit $$status

@@ -53,7 +53,7 @@ def arrows(module: str, tree: ast.AST) -> list[str]:
     """Imports run one way: core <- domain packages and envs <- studies; the lab and the data stand apart."""
     room = _room(module)
     if room == "":
-        allowed = None if module != "mindworks.cli" else {"lab", "errors", "__version__", "cli"}
+        allowed = None if module != "mindworks.cli" else {"lab", "errors", "__version__", "cli", "serving"}
     elif room == "studies":
         allowed = None
     elif room == "lab":
@@ -108,14 +108,23 @@ def light_on_import(module: str, tree: ast.Module) -> list[str]:
     return [f"{module} imports {name} at module level" for name in found if name in HEAVY]
 
 
+# Tools that agents are given: what they are for is a file or a process.
+TOOLS = {
+    "mindworks.agents._confine": {"open", "os.open"},
+    "mindworks.agents.files": {"os.open"},
+    "mindworks.agents.sandbox": {"open", "shutil", "tempfile"},
+}
+
+
 def methods_do_no_io(module: str, tree: ast.AST) -> list[str]:
-    """Methods know no files, no progress bars, no command line; the room of the data reads files."""
+    """Methods know no files, no progress bars, no command line; the room of the data reads files, and so do tools."""
     if _room(module) in ("", "lab", "studies"):
         return []
     outside = {"argparse", "io", "matplotlib", "pathlib", "rich", "shutil", "tempfile", "tqdm", "tyro"}
     calls = {"open", "print", "input", "os.open"}
     if _room(module) == "data":
         outside, calls = outside - {"io", "pathlib"}, calls - {"open"}
+    outside, calls = outside - TOOLS.get(module, set()), calls - TOOLS.get(module, set())
     bad = [f"{module} imports {name}" for name in _imports(tree, module) if name.partition(".")[0] in outside]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in calls:

@@ -9,7 +9,19 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("core", "data", "envs", "inference", "lab", "multistep", "planning", "policies", "studies", "tabular")
+_ROOMS = (
+    "agents",
+    "core",
+    "data",
+    "envs",
+    "inference",
+    "lab",
+    "multistep",
+    "planning",
+    "policies",
+    "studies",
+    "tabular",
+)
 
 __all__ = ["__version__", *_ROOMS]
 

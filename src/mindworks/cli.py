@@ -1,4 +1,4 @@
-"""The command line: mindworks list | show | run | doctor | cite."""
+"""The command line: mindworks list | show | run | serve | doctor | cite."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ usage: mindworks COMMAND
   list                 studies with paper, year, claim and the verdict of the last record
   show NAME            claim, fields with defaults and units, checks, citation, docs page
   run NAME [flags]     run a study; `mindworks run NAME --help` lists its flags
+  serve NAME [flags]   a swarm or a society as an OpenAI-compatible server
   doctor               versions, device, threads, extras, a one-second self-test
   cite NAME            BibTeX
 
@@ -61,12 +62,13 @@ def _dispatch(words: list[str], package: str, results: Path | None) -> int:
         "list": lambda: _list(rest, package, results),
         "show": lambda: _show(rest, package, results),
         "run": lambda: _run(rest, package),
+        "serve": lambda: _serve(rest),
         "doctor": lambda: _doctor(rest),
         "cite": lambda: _cite(rest, package),
     }
     if command not in commands:
         raise InputError(f"unknown command {command!r}{discovery.nearest(command, commands)}")
-    if command != "run" and set(rest) & {"--help", "-h"}:
+    if command not in ("run", "serve") and set(rest) & {"--help", "-h"}:
         print(HELP)
         return OK
     return commands[command]()
@@ -102,6 +104,16 @@ def _doctor(words: list[str]) -> int:
     lines, healthy = report()
     print("\n".join(lines))
     return OK if healthy else FAILED
+
+
+def _serve(words: list[str]) -> int:
+    from mindworks import serving
+
+    if not words or set(words) & {"--help", "-h"}:
+        print(serving.HELP)
+        return OK if words else USAGE
+    serving.command(words)
+    return OK
 
 
 def _run(words: list[str], package: str) -> int:

@@ -1,0 +1,20 @@
+"""Several calls in flight at once, of which none outlives the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+async def together(calls: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:
+    """Return the values of all `calls` in their order; where one raises, the others are cancelled and waited for."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

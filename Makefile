@@ -24,7 +24,7 @@ demo: .venv/base  ## install and run the first study; ends with a table of claim
 	$(BIN)/mindworks run pbvf --scale cpu
 
 test: .venv/test  ## install the test extras and run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

@@ -36,6 +36,8 @@ class Act:
     """seconds between two bytes of the body"""
     pieces: int | None = None
     """of a stream, how many pieces are sent before it is cut"""
+    sound: bool = False
+    """whether the body of a stream that is cut ends as HTTP wants it"""
 
 
 def completion(
@@ -167,6 +169,8 @@ class FaultyServer:
         for piece in pieces[: act.pieces]:
             await self._event(writer, {"choices": [{"index": 0, "delta": {"content": piece}}]})
         if act.pieces is not None:
+            writer.write(b"0\r\n\r\n" if act.sound else b"")
+            await writer.drain()
             return False
         await self._event(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         if body.get("stream_options", {}).get("include_usage"):

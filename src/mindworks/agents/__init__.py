@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "budget": ("Budget", "BudgetExceeded"),
+    "budget": ("Account", "Budget", "BudgetExceeded"),
     "cache": ("Cache",),
     "choices": ("Verdict", "judge_choice", "read_choice", "read_choice_original", "read_letter"),
     "crossword_members": ("all_boards", "brute_force_agent", "reflection_agent", "tree_agent"),
@@ -22,7 +22,7 @@ _HOMES = {
     "graph": ("Graph", "Node", "Run", "model_node", "run_all", "run_sync"),
     "memo": ("Memo",),
     "messages": ("Message", "quoted", "unquoted"),
-    "models": ("LLM", "ChatModel", "FunctionModel", "Reply", "Usage", "image_part"),
+    "models": ("LLM", "ChatModel", "FunctionModel", "ModelError", "Reply", "Usage", "image_part"),
     "pricing": ("Price",),
     "prompts": ("DemonstrationBandit", "Example", "Prompt", "PromptLearner", "PromptSettings", "optimize_prompt"),
     "ranking": ("NodeRanking",),

@@ -219,6 +219,16 @@ def test_checks_pass_at_their_bars(smoke: Smoke) -> None:
     assert len(checks) == len({claim for claim, _ in BREAKS})
 
 
+def test_a_game_that_nobody_learned_gets_no_verdict(smoke: Smoke) -> None:
+    data = good(smoke)
+    for row in data["games"]["breakout"].values():
+        row["curve"] = [[0.5, *curve[1:]] for curve in row["curve"]]
+        row["score"] = [0.9, 0.9]
+    assert not any("delayed" in check.claim for check in STUDY.check(data))
+    data["games"]["breakout"]["peng"]["score"] = [1.0, 1.0]
+    assert sum("delayed" in check.claim for check in STUDY.check(data)) == 2
+
+
 @pytest.mark.parametrize(("claim", "broken"), BREAKS)
 def test_each_check_fails_by_its_own_number(smoke: Smoke, claim: str, broken: Callable[[dict], Any]) -> None:
     data = good(smoke)

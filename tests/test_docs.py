@@ -14,7 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from mindworks import __version__, cli
+from mindworks import __version__, cli, serving
 from mindworks.errors import InputError
 from mindworks.lab import discovery, flags
 
@@ -105,8 +105,8 @@ def broken_links(page: Path, text: str) -> list[str]:
 
 def definitions(source: str) -> set[str]:
     """Functions, classes, methods and module constants that a file defines."""
-    tree = ast.parse(source)
-    found = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    tree, kinds = ast.parse(source), (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef)
+    found = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
     return found | {
         ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
     }
@@ -168,9 +168,21 @@ def _wrong_mindworks(words: list[str]) -> str | None:
         return f"no such subcommand: {words}"
     if words[0] in ("list", "doctor"):
         return None if len(words) == 1 else f"{words[0]} takes no argument: {words}"
+    if words[0] == "serve":
+        return _wrong_serve(words[1:])
     if len(words) < 2 or not (_placeholder(words[1]) or words[1] in discovery.names()):
         return f"no such study: {words}"
     return _wrong_flags(words[1], words[2:]) if words[0] == "run" else None
+
+
+def _wrong_serve(words: list[str]) -> str | None:
+    if not words or "--help" in words:
+        return None
+    try:
+        serving.understood(words)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _wrong_flags(name: str, words: list[str]) -> str | None:
@@ -219,6 +231,8 @@ def test_commands_exist(page: Path) -> None:
         "mindworks list pbvf",
         "mindworks show nobody",
         "mindworks run pbvf --scale huge",
+        "mindworks serve nobody",
+        "mindworks serve swarm --port many",
         "mindworks run pbvf --no-such-field 3",
         "mindworks run pbvf --no-such-field N",
         "mindworks run pbvf --cartpole-steps many",

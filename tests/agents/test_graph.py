@@ -273,6 +273,7 @@ def test_an_interrupt_of_a_notebook_cancels_the_work() -> None:
     script = """
 import asyncio, os, signal, threading
 from mindworks.agents import run_sync
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without it
 ended = []
 async def hang():
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()

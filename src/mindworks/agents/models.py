@@ -316,9 +316,7 @@ class LLM:
             chunks = None
             try:
                 kind = self._sdk.AsyncStream[object]
-                chunks = await session.client.post(
-                    _PLACE, cast_to=object, body=body, stream=True, stream_cls=kind
-                )
+                chunks = await session.client.post(_PLACE, cast_to=object, body=body, stream=True, stream_cls=kind)
                 async for chunk in chunks:
                     for piece in state.take(chunk):
                         yield piece

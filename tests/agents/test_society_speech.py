@@ -66,7 +66,7 @@ def test_one_text_is_one_vote_however_often_it_says_so() -> None:
 def test_a_shortlist_is_heard_from_the_question_alone() -> None:
     asked = shortlist("Which digit is it?", ("8", "3"))
     assert heard_shortlist(asked, DIGITS) == ("3", "8")
-    assert heard_shortlist("Which digit is it?", DIGITS) is DIGITS
+    assert heard_shortlist("Which digit is it?", DIGITS) == DIGITS
     assert heard_shortlist(shortlist(asked, ("3", "5")), DIGITS) == ("3", "5")  # the last one counts
     assert heard_shortlist(shortlist("Which?", ("x",)), DIGITS) is DIGITS
 

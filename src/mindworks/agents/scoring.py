@@ -114,7 +114,7 @@ def _squeezed(text: str, punctuation: bool = True) -> str:
 
 def _same_number(answer: str, expected: str) -> bool:
     bare = answer.translate(str.maketrans("", "", "$%,"))
-    return _NUMBER.fullmatch(bare) is not None and float(bare) == float(expected)
+    return _NUMBER.fullmatch(bare) is not None and float(bare.strip()) == float(expected.strip())
 
 
 def _same_element(given: str, wanted: str) -> bool:

@@ -216,3 +216,25 @@ def test_bad_input_names_the_fault() -> None:
         DemonstrationBandit(2).tell(0, 1.5)
     with pytest.raises(InputError, match="best needs a play"):
         DemonstrationBandit(2).best()
+
+
+def test_a_score_that_fails_leaves_no_call_behind() -> None:
+    ended: list[str] = []
+
+    async def respond(prompt: Prompt, task: str) -> str:
+        if task == "bad":
+            raise OSError("gone")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(task)
+            raise
+        return task
+
+    async def scored() -> int:
+        with pytest.raises(OSError, match="gone"):
+            await score(Prompt(""), [Example("slow", "a"), Example("bad", "b")], respond)
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(scored()) == 1
+    assert ended == ["slow"]

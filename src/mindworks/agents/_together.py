@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
 
 Value = TypeVar("Value")
 
 
-async def together(calls: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:
+async def together(calls: Iterable[Awaitable[Value]]) -> list[Value]:
     """Return the values of all `calls` in their order; where one raises, the others are cancelled and waited for."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:

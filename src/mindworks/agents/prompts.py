@@ -8,7 +8,6 @@ with its true answer.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mindworks.agents._together import together
 from mindworks.agents.messages import Message, quoted
 from mindworks.agents.models import ChatModel
 from mindworks.errors import require, require_at_least
@@ -186,7 +186,7 @@ async def optimize_prompt(
 async def score(prompt: Prompt, examples: Sequence[Example], respond: Respond, judge: Judge = exact) -> float:
     """The mean utility of what `prompt` makes a node answer; what a node raises is raised."""
     require(len(examples) > 0, "examples must hold at least one, got none")
-    outputs = await asyncio.gather(*(respond(prompt, example.task) for example in examples))
+    outputs = await together(respond(prompt, example.task) for example in examples)
     return float(np.mean([judge(example, output) for example, output in zip(examples, outputs, strict=True)]))
 
 
@@ -208,7 +208,7 @@ def rewriting(model: ChatModel, description: str) -> Improve:
             words = f"A node should do this: {description}. Its output missed the answer. In one sentence, what should"
             return await _ask(model, f"{words} its instruction say so that it would not?\n\n{quoted(shown)}")
 
-        advice = await asyncio.gather(*map(advise, attempts))
+        advice = await together(map(advise, attempts))
         shown = [Message("instruction", prompt.instruction), *(Message("adviser", text) for text in advice)]
         words = f"A node should do this: {description}. Write a better instruction that follows the advice."
         text = await _ask(model, f"{words} Put it between <START> and <END>.\n\n{quoted(shown)}")

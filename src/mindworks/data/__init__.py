@@ -1,4 +1,4 @@
-"""Image sets and mazes in the forms they are distributed in. Nothing is downloaded."""
+"""Image sets, mazes and tasks for agents in the forms they are distributed in. Nothing is downloaded."""
 
 from mindworks.data.digits import digits
 from mindworks.data.idx import mnist, read_idx

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from mindworks.envs.batch import BatchEnv
+from mindworks.envs.delayed import Restartable
 from mindworks.errors import require
 
 Array = NDArray[Any]
-
-
-class RestartingEnv(BatchEnv, Protocol):
-    """A batched environment whose rows can start again one by one, such as `mindworks.envs.minatar.MinAtarEnv`."""
-
-    def restart(self, rows: Array) -> Array:
-        """Start a new episode in `rows[n]`; return their observations `[n, ...]`."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Everything that decides what happens next."""
-        ...
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken."""
-        ...
 
 
 class RowVecEnv(VecEnv):
@@ -40,7 +24,7 @@ class RowVecEnv(VecEnv):
     `TimeLimit.truncated` and `episode` with the return `r` and the length `l`.
     """
 
-    def __init__(self, env: RestartingEnv, seed: int = 0) -> None:
+    def __init__(self, env: Restartable, seed: int = 0) -> None:
         for name in ("restart", "state", "load"):
             require(hasattr(env, name), f"env must have {name}(), got {type(env).__name__}")
         self.env, self.base_seed = env, seed

@@ -65,6 +65,13 @@ def write(name: str, rows: list[dict[str, Any]]) -> bool:
     return all(entry["passed"] for entry in rows)
 
 
+def table(name: str, columns: list[str], cells: list[list[Any]]) -> None:
+    """Write `results/benchmarks/NAME.json` with columns of its own; the caller has printed them."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {"benchmark": name, "columns": columns, "cells": cells, "environment": environment()}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def environment() -> dict[str, Any]:
     """Return versions, processor, threads and date of this run."""
     packages = {}

@@ -22,6 +22,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_RECORD = "No record yet."
+INTERVALS = (
+    "The interval is a bootstrap over seeds of the interquartile mean of one value per seed. A worst or best seed, "
+    "or a ratio of two means, can lie outside it."
+)
 SUMMARY = (
     "n",
     "mean",
@@ -64,17 +68,25 @@ def origin(record: dict[str, Any]) -> str:
 
 
 def claims(record: dict[str, Any]) -> str:
-    """Every check with its value, direction, bar and verdict."""
+    """Every check with its value, direction, bar and verdict; with intervals where the record has them."""
+    known = any("interval" in check for check in record["checks"])
     rows = [
         (
             check["claim"].replace("|", "\\|"),
             number(check["value"]),
+            *((between(check.get("interval")),) if known else ()),
             f"{check['op']} {number(check['bar'])}",
             "holds" if check["passed"] else "**does not hold**",
         )
         for check in record["checks"]
     ]
-    return grid(("claim", "measured", "bar", "verdict"), rows)
+    drawn = grid(("claim", "measured", *(("95 % interval",) if known else ()), "bar", "verdict"), rows)
+    return f"{drawn}\n\n{INTERVALS}" if known else drawn
+
+
+def between(ends: list[float | None] | None) -> str:
+    """An interval in words; `none` where a seed has no value, blank where there are no values of seeds."""
+    return "" if ends is None else "none" if None in ends else f"{number(ends[0])} to {number(ends[1])}"
 
 
 def spread(values: list[Any]) -> str:

@@ -235,7 +235,7 @@ def test_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_discovery_finds_the_library_and_checks_names() -> None:
-    assert discovery.names("toys") == ["apart", "stuck", "walk"]
+    assert discovery.names("toys") == ["apart", "line", "side", "stuck", "walk"]
     assert discovery.find("walk", "toys") is walk.STUDY
     assert discovery.last_record("walk", None) is None
     for name in discovery.names():

@@ -191,7 +191,7 @@ def _wrong_flags(name: str, words: list[str]) -> str | None:
     study = discovery.find(discovery.names()[0] if _placeholder(name) else name)
     if any(_placeholder(word) for word in words) or "--help" in words or "--resume" in words:
         options = flags._Words(flags.Options("cpu", 0, 1, ""), study.defaults("cpu"))
-        known = {flags._flag(each) for each in flags._names(options)} | {"--help", "--FIELD"}
+        known = {flags.flag_of(each) for each in flags._names(options)} | {"--help", "--FIELD"}
         given = [word for word in words if word.startswith("--")]
         return None if set(given) <= known else f"no such flag: {sorted(set(given) - known)}"
     try:
@@ -398,7 +398,27 @@ def test_a_record_becomes_tables() -> None:
     ):
         assert row in block.splitlines()
     assert "nothing" not in block
+    assert "interval is" not in block
     assert docs_tables.record_block(None) == "No record yet."
+
+
+def test_claims_show_the_intervals_that_a_record_has() -> None:
+    known = {"value": 0.5, "op": ">=", "bar": 0.25, "passed": True}
+    checks = [
+        {"claim": "a", **known, "each": [0.0, 1.0], "interval": [0.12345, 1.0]},
+        {"claim": "b", **known},
+        {"claim": "c", **known, "each": [None, 1.0], "interval": [None, None]},
+    ]
+    lines = docs_tables.claims({"checks": checks}).splitlines()
+    assert lines[0] == "| claim | measured | 95 % interval | bar | verdict |"
+    assert lines[1].count("---") == 5
+    assert lines[2:5] == [
+        "| a | 0.5 | 0.1235 to 1 | >= 0.25 | holds |",
+        "| b | 0.5 |  | >= 0.25 | holds |",
+        "| c | 0.5 | none | >= 0.25 | holds |",
+    ]
+    assert lines[5:] == ["", docs_tables.INTERVALS]
+    assert docs_tables.claims({"checks": checks[1:2]}).splitlines()[0] == "| claim | measured | bar | verdict |"
 
 
 def test_a_page_is_stale_when_its_record_changes(tmp_path: Path) -> None:

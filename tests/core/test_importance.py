@@ -213,11 +213,23 @@ def test_penalty_by_hand() -> None:
     assert importance.penalty(log_d2, size=size, scale=torch.tensor(3.0).double(), delta=1.0).item() == 0.0
 
 
+def test_penalty_takes_a_delta_for_each_row() -> None:
+    size, scale = torch.tensor([100.0, 50.0, 7.0]).double(), torch.tensor([3.0, 2.0, 1.0]).double()
+    log_d2, deltas = torch.tensor([0.5, 0.1, 0.9]).double(), [0.2, 1.0, 0.37]
+    rows = importance.penalty(log_d2, size=size, scale=scale, delta=torch.tensor(deltas, dtype=torch.float64))
+    for row, delta in enumerate(deltas):
+        alone = importance.penalty(log_d2[row], size=size[row], scale=scale[row], delta=delta)
+        assert rows[row].item() == alone.item()
+    each = torch.tensor(deltas, dtype=torch.float64)
+    assert importance.penalty(log_d2.float(), size=size.float(), scale=scale.float(), delta=each).dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda x: importance.penalty(x, size=x, scale=x, delta=0.0), "delta must be in"),
         (lambda x: importance.penalty(x, size=x, scale=x, delta=1.5), "delta must be in"),
+        (lambda x: importance.penalty(x, size=x, scale=x, delta=torch.tensor([0.5, 0.0])), r"delta.*\[0\.5, 0\.0\]"),
         (lambda x: importance.log_ratio(x, x[:1]), "log_behavior must have"),
         (lambda x: importance.balance_log_weights(x, x.expand(2, -1), x), "shares must have 2 entries"),
     ],

@@ -303,6 +303,8 @@ ACTS = POISConfig.action_based(episodes=2)
         (lambda: POISConfig(delta=0.0), "delta.*0.0"),
         (lambda: POISConfig(delta=1.1), "delta.*1.1"),
         (lambda: POISConfig(delta=float("nan")), "delta.*nan"),
+        (lambda: POISConfig(delta=(0.4, 1.5)), r"delta.*0\.4, 1\.5"),
+        (lambda: POIS(BOX, POISConfig(delta=(0.4, 0.5)), [0]), "delta.* 1 seeds, got 2"),
         (lambda: POISConfig(discount=0.0), "discount.*0.0"),
         (lambda: POISConfig(discount=1.01), "discount.*1.01"),
         (lambda: POISConfig(initial_std=0.0), "initial_std.*0.0"),

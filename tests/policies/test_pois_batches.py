@@ -130,6 +130,18 @@ def test_seeds_side_by_side_equal_each_alone(mode: str, changes: dict[str, Any])
 
 
 @MODES
+def test_every_seed_can_have_a_delta_of_its_own(mode: str) -> None:
+    tolerance = 1e-12 if mode == "parameter" else 1e-6  # as above
+    deltas = (0.2, 0.99, 0.2)
+    together = finish(cartpole(mode, [3, 3, 5], delta=deltas))
+    for s, (seed, delta) in enumerate(zip([3, 3, 5], deltas, strict=True)):
+        alone = finish(cartpole(mode, [seed], delta=delta))
+        assert alone.curves[0] == together.curves[s]
+        torch.testing.assert_close(alone.search.rho[0], together.search.rho[s], rtol=tolerance, atol=tolerance)
+    assert not torch.equal(together.search.rho[0], together.search.rho[1])  # the same draws, another delta
+
+
+@MODES
 def test_a_search_resumes_bit_for_bit(mode: str, tmp_path: Path) -> None:
     changes = {"memory": 2, "adaptive": 3, "batches": 6, "delta": 0.9, "natural": True}
     whole = cartpole(mode, [0, 1], **changes)

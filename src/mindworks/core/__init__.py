@@ -6,6 +6,7 @@ from types import ModuleType
 _MODULES = (
     "adam",
     "denormals",
+    "distributed",
     "divergences",
     "finite_mdp",
     "hypernetwork",

@@ -12,6 +12,8 @@ Owen and Zhou, "Safe and effective importance sampling", JASA 95, 2000 (the cont
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -130,15 +132,21 @@ def mixture_log_divergence(log_divergences: Tensor, shares: Tensor) -> Tensor:
     return -torch.where(finite, parts, -torch.inf).logsumexp(-1)
 
 
-def penalty(log_divergence: Tensor, *, size: Tensor, scale: Tensor, delta: float) -> Tensor:
+def penalty(log_divergence: Tensor, *, size: Tensor, scale: Tensor, delta: float | Tensor) -> Tensor:
     """scale * sqrt((1 - delta) d_2(P || Q) / (delta N)), `[...]`: what a lower bound takes off an estimate.
 
     With scale = the largest |f|, the mean of w f minus this is at most E_P f with probability 1 - delta (Cantelli's
-    inequality and Var w f <= |f|^2 d_2 / N; Theorem 4.1 of the paper). Infinite where d_2 is.
+    inequality and Var w f <= |f|^2 d_2 / N; Theorem 4.1 of the paper). Infinite where d_2 is. `delta` is one number or
+    one per row, a tensor that broadcasts with the others.
     """
-    require(0 < delta <= 1, f"delta must be in (0, 1], got {delta}")
+    if isinstance(delta, Tensor):
+        require(bool(((delta > 0) & (delta <= 1)).all()), f"delta must be in (0, 1], got {delta.tolist()}")
+        odds: float | Tensor = ((1 - delta) / delta).sqrt().to(scale)
+    else:
+        require(0 < delta <= 1, f"delta must be in (0, 1], got {delta}")
+        odds = math.sqrt((1 - delta) / delta)
     root = ((log_divergence - size.log()) / 2).exp()
-    factor = scale * ((1 - delta) / delta) ** 0.5
+    factor = scale * odds
     return torch.where(factor > 0, factor * root, torch.zeros_like(root))
 
 

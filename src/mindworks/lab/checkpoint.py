@@ -24,15 +24,11 @@ def save(folder: Path, state: Any, about: dict[str, Any] | None = None) -> None:
     State: dicts, lists and tuples of torch tensors, numpy arrays and scalars, ints of any size, floats, strings,
     bools and None. Tensors are stored from, and come back on, the CPU. Raises TypeError that names any other value.
     """
-    from safetensors.numpy import save as serialize
-
-    arrays: dict[str, Any] = {}
-    skeleton = _encode(state, arrays, "state")
+    skeleton, blob = pack(state)
     folder.mkdir(parents=True, exist_ok=True)
     remove_partial(folder)
     index = {"state": skeleton, "about": about or {}, "arrays": None, "sha256": None}
-    if arrays:
-        blob = serialize(arrays)
+    if blob:
         digest = hashlib.sha256(blob).hexdigest()
         index |= {"arrays": f"_state-{digest[:16]}.safetensors", "sha256": digest}
         write_atomic(folder / str(index["arrays"]), blob)
@@ -47,18 +43,35 @@ def load(folder: Path) -> Any:
     index = _read_index(folder)
     if index is None:
         return None
-    arrays: dict[str, Any] = {}
+    blob = b""
     if index["arrays"] is not None:
-        from safetensors.numpy import load as deserialize
-
         path = folder / index["arrays"]
         if not path.exists():
             raise InputError(f"damaged checkpoint {path}: the file is missing")
         blob = path.read_bytes()
         if hashlib.sha256(blob).hexdigest() != index["sha256"]:
             raise InputError(f"damaged checkpoint {path}: its content does not match its SHA-256")
-        arrays = deserialize(blob)
-    return _decode(index["state"], arrays)
+    return unpack(index["state"], blob)
+
+
+def pack(state: Any) -> tuple[Any, bytes]:
+    """`state` as plain data and the bytes of its arrays, b"" where it has none; raises TypeError as `save` does."""
+    arrays: dict[str, Any] = {}
+    skeleton = _encode(state, arrays, "state")
+    if not arrays:
+        return skeleton, b""
+    from safetensors.numpy import save as serialize
+
+    return skeleton, serialize(arrays)
+
+
+def unpack(skeleton: Any, blob: bytes) -> Any:
+    """The state that `pack` took apart."""
+    if not blob:
+        return _decode(skeleton, {})
+    from safetensors.numpy import load as deserialize
+
+    return _decode(skeleton, deserialize(blob))
 
 
 def about(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -16,6 +18,7 @@ from mindworks.errors import InputError
 from mindworks.lab.discovery import nearest
 from mindworks.lab.fields import docstrings
 from mindworks.lab.folder import read_description, revive
+from mindworks.lab.sinks import known as known_sinks
 from mindworks.lab.study import Study
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")
@@ -35,6 +38,9 @@ class Options:
     seeds: Annotated[int, _help("number of seeds: seed, seed + 1, ...")]
     out: Annotated[str, _help("the run's folder is made under DIR", "DIR")]
     resume: Annotated[str, _help("continue the run in DIR, with its own configuration and seeds", "DIR")] = "none"
+    track: Annotated[str, _help("send the metrics, live, to tensorboard, trackio or wandb as well", "SINK,...")] = (
+        "none"
+    )
 
 
 @dataclass(frozen=True)
@@ -55,20 +61,37 @@ class Request:
     seeds: list[int]
     out: Path
     resume: Path | None
+    track: tuple[str, ...] = ()
 
 
 def parse(study: Study, words: list[str]) -> Request:
     """The request that `words` make; raises InputError in one line that names the flag. `--help` prints and exits."""
-    groups = _split(words)
-    given = dict(groups)
-    if "--resume" in given:
+    groups = _together(_split(words))
+    if "--resume" in dict(groups):
         return _resumed(study, words, groups)
-    scale = _last(given, "--scale", "cpu")
-    defaults = study.defaults(scale)
-    options = Options(scale, seed=0, seeds=study.seeds[scale], out=f"runs/{study.name}")
-    found = _typed(study, groups, _Words(options, defaults))
-    seeds = study.default_seeds(scale, found.run.seed, found.run.seeds)
-    return Request(study, scale, _configured(study.config, found.config), seeds, Path(found.run.out), None)
+    return grid(study, words, {})[0]
+
+
+def grid(study: Study, words: list[str], axes: Mapping[str, list[list[str]]]) -> list[Request]:
+    """The requests that `words` make with every combination of the axes: for a field, the words of each value.
+
+    Every value is read once; the configuration of each combination is validated as a whole.
+    """
+    groups = _together(_split(words))
+    scale = _last(dict(groups), "--scale", "cpu")
+    options = Options(scale, seed=0, seeds=study.seeds.get(scale, 1), out=f"runs/{study.name}")
+    defaults = _Words(options, study.defaults(scale))
+    found = _typed(study, groups, defaults)
+    seeds, track = study.default_seeds(scale, found.run.seed, found.run.seeds), _sinks(found.run)
+    read = {
+        name: [getattr(_typed(study, _split(value), defaults).config, name) for value in values]
+        for name, values in axes.items()
+    }
+    return [
+        Request(study, scale, _configured(study.config, at), seeds, Path(found.run.out), None, track)
+        for chosen in itertools.product(*read.values())
+        for at in [dataclasses.replace(found.config, **dict(zip(read, chosen, strict=True)))]
+    ]
 
 
 def _resumed(study: Study, words: list[str], groups: list[Group]) -> Request:
@@ -84,9 +107,9 @@ def _resumed(study: Study, words: list[str], groups: list[Group]) -> Request:
     for before, after in ((options, found.run), (config, found.config)):
         for field in dataclasses.fields(before):
             old, new = getattr(before, field.name), getattr(after, field.name)
-            if field.name != "resume" and old != new:
-                raise InputError(f"{_flag(field.name)} {new} differs from the run in {folder}, which has {old}")
-    return Request(study, there["scale"], config, seeds, folder.parent, folder)
+            if field.name not in ("resume", "track") and old != new:
+                raise InputError(f"{flag_of(field.name)} {new} differs from the run in {folder}, which has {old}")
+    return Request(study, there["scale"], config, seeds, folder.parent, folder, _sinks(found.run))
 
 
 def _split(words: list[str]) -> list[Group]:
@@ -105,6 +128,17 @@ def _split(words: list[str]) -> list[Group]:
     return groups
 
 
+def _together(groups: list[Group]) -> list[Group]:
+    """The groups with every `--track` in one, which may be given several times and with several sinks."""
+    given = [values for flag, values in groups if flag == "--track"]
+    rest = [group for group in groups if group[0] != "--track"]
+    return rest if not given else [*rest, ("--track", [",".join(itertools.chain(*given))] if all(given) else [])]
+
+
+def _sinks(options: Options) -> tuple[str, ...]:
+    return () if options.track == "none" else known_sinks(filter(None, options.track.split(",")))
+
+
 def _last(given: dict[str, list[str]], flag: str, default: str) -> str:
     if flag not in given:
         return default
@@ -115,7 +149,7 @@ def _last(given: dict[str, list[str]], flag: str, default: str) -> str:
 
 def _typed(study: Study, groups: list[Group], defaults: _Words) -> _Words:
     """The words as typed values, by tyro; its own error reports stay silent and one line is raised instead."""
-    known = {"--help"} | {_flag(name) for name in _names(defaults)}
+    known = {"--help"} | {flag_of(name) for name in _names(defaults)}
     known |= {f"--no-{name.replace('_', '-')}" for name in _names(defaults) if isinstance(_value(defaults, name), bool)}
     for flag, _ in groups:
         if flag not in known:
@@ -209,7 +243,8 @@ def _kind(annotation: Any) -> str:
     return text.removeprefix("Annotated[").partition(", _help")[0]
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The flag of a field."""
     return "--" + name.replace("_", "-")
 
 

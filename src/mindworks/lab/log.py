@@ -115,6 +115,11 @@ class RunLog:
         log = self._child(name)
         return log._finish(self._checkpoints / f"{name}.json", function)
 
+    def tagged(self, **common: Any) -> RunLog:
+        """This log, with `common` in each of its further metrics."""
+        self._common = {**self._common, **common}
+        return self
+
     def save(self, state: Any, step: int) -> None:
         """Save `state` (nested dicts, lists, tensors, arrays, numbers) at `step`, replacing the state saved before."""
         about = {"step": int(step), "offset": self._metrics.sync(), "lines": self._metrics.position(self._scope)}
@@ -136,14 +141,20 @@ class RunLog:
         """
         return time.monotonic() - self._saved_at >= _seconds_between_saves(seconds)
 
-    def drive(self, job: Job, label: str, total: int) -> None:
-        """Advance a job to its end with progress, metrics and checkpoints, from the state saved last."""
+    def drive(
+        self, job: Job, label: str, total: int, lines: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
+    ) -> None:
+        """Advance a job to its end with progress, metrics and checkpoints, from the state saved last.
+
+        `lines` makes several lines of what `job.metrics()` returns, for example one per configuration.
+        """
         if (saved := self.load()) is not None:
             job.load(saved)
         with self.progress(label, total, job.step) as bar:
             while not job.done:
                 job.advance()
-                self.metric(**job.metrics())
+                for line in [job.metrics()] if lines is None else lines(job.metrics()):
+                    self.metric(**line)
                 bar.update(completed=job.step)
                 if self.due():
                     self.save(job.state(), step=job.step)

@@ -48,7 +48,7 @@ def run_seeds(study: Study, config: Any, seeds: Sequence[int], folder: Path, dis
             while pending and len(running) < cores():
                 seed = pending.pop(0)
                 process = context.Process(target=_work, args=(study.run, config, seed, _home(folder, seed)))
-                with _one_thread(), _no_interrupt():
+                with limited_threads(1), no_interrupt():
                     process.start()
                 running[process.sentinel] = seed, process
             for sentinel in wait(list(running)):
@@ -93,10 +93,10 @@ def _merge_metrics(folder: Path, seeds: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started here see one thread each, so that N of them share N processors."""
+def limited_threads(count: int) -> Iterator[None]:
+    """Processes started here see `count` threads each, so that N of them share N times as many processors."""
     before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    os.environ.update(dict.fromkeys(_THREADS, str(count)))
     try:
         yield
     finally:
@@ -108,7 +108,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
+def no_interrupt() -> Iterator[None]:
     """Processes started here never see the terminal's interrupt: their parent ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -122,7 +122,7 @@ def _no_interrupt() -> Iterator[None]:
 
 def _work(run: Callable[..., Any], config: Any, seed: int, folder: Path) -> None:
     """The life of one process: run one seed, leave its result or the reason there is none."""
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     note = folder / "error.txt"
     status = 0
@@ -143,7 +143,8 @@ def _work(run: Callable[..., Any], config: Any, seed: int, folder: Path) -> None
         raise SystemExit(status)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -25,18 +26,19 @@ class Timer:
         self.path = folder / "checkpoint" / "_timing.json"
         earlier = read_sealed(self.path) if self.path.exists() else {"wall_s": 0.0, "cpu_s": 0.0}
         self._wall = earlier["wall_s"] - time.monotonic()
-        self._cpu = earlier["cpu_s"] - _cpu_seconds()
+        self._cpu = earlier["cpu_s"] - cpu_seconds()
 
     def read(self) -> dict[str, float]:
         """Seconds so far: `wall_s` and `cpu_s`."""
-        return {"wall_s": round(self._wall + time.monotonic(), 3), "cpu_s": round(self._cpu + _cpu_seconds(), 3)}
+        return {"wall_s": round(self._wall + time.monotonic(), 3), "cpu_s": round(self._cpu + cpu_seconds(), 3)}
 
     def store(self) -> None:
         """Keep the seconds so far for a run that continues this one."""
         write_sealed(self.path, self.read())
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -71,8 +73,8 @@ def text(record: dict[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit, processor and threads."""
-    return {
+    """Versions, commit, processor, threads, and processes where there are several."""
+    found = {
         "mindworks": __version__,
         "commit": commit(),
         "torch": version("torch"),
@@ -80,6 +82,7 @@ def environment() -> dict[str, Any]:
         "cpu": processor(),
         "threads": threads(),
     }
+    return found | ({"processes": count} if (count := processes()) > 1 else {})
 
 
 def version(distribution: str) -> str | None:
@@ -92,8 +95,12 @@ def version(distribution: str) -> str | None:
         return None
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, with `-dirty` where src/ differs from it; else None."""
+    """The commit of the checkout this package runs from, with `-dirty` where src/ differs from it; else None.
+
+    It is asked for once in a process: that is the code which runs, and git costs 10 CPU ms (2026-11-28).
+    """
     if not (CHECKOUT / ".git").exists():
         return None
 
@@ -107,6 +114,7 @@ def commit() -> str | None:
         return None
 
 
+@functools.cache
 def processor() -> str:
     """The processor's name."""
     try:
@@ -127,3 +135,9 @@ def threads() -> int:
     """Torch's threads where torch is loaded, else the number of processors."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch is not None else cores()
+
+
+def processes() -> int:
+    """How many processes torchrun has joined to this one, itself included."""
+    dist = sys.modules.get("torch.distributed")
+    return dist.get_world_size() if dist is not None and dist.is_available() and dist.is_initialized() else 1

@@ -43,8 +43,8 @@ class POISConfig:
     """what is random: the parameters of a deterministic policy, once per episode, or the action, at every step"""
     episodes: int = 100
     """episodes per batch (N)"""
-    delta: float = 0.4
-    """1 - the confidence of the bound, in (0, 1]: smaller is more careful, 1 has no penalty"""
+    delta: float | tuple[float, ...] = 0.4
+    """1 - the confidence of the bound, in (0, 1]: smaller is more careful, 1 has no penalty; a tuple: one per seed"""
     estimator: Estimator = "self-normalized"
     """how weighted returns become an estimate"""
     penalty: Penalty = "divergence"
@@ -91,7 +91,8 @@ class POISConfig:
             require(value in known, f"{name} must be one of {', '.join(known)}, got {value!r}")
         require_at_least(self, 2, "episodes")
         require_at_least(self, 1, "offline_steps", "search_evaluations", "memory", "adaptive", "cg_iterations")
-        require(0 < self.delta <= 1, f"delta must be in (0, 1], got {self.delta}")
+        deltas = self.delta if isinstance(self.delta, tuple) else (self.delta,)
+        require(all(0 < delta <= 1 for delta in deltas), f"delta must be in (0, 1], got {self.delta}")
         require(0 < self.discount <= 1, f"discount must be in (0, 1], got {self.discount}")
         for name in ("initial_std", "initial_mean_std", "damping"):
             require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
@@ -121,7 +122,7 @@ class POIS(PolicySearch):
     def __init__(self, policy: Policy, config: POISConfig, seeds: Sequence[int]) -> None:
         super().__init__(policy, config.episodes, seeds)
         self.config = config
-        self.criterion = Criterion(config.estimator, config.penalty, config.delta)
+        self.criterion = Criterion(config.estimator, config.penalty, _per_seed(config.delta, len(seeds)))
         self.acts_at_random = acts = config.mode == "action"
         if acts:
             require(
@@ -290,3 +291,11 @@ class POIS(PolicySearch):
         self.batches = [dict(batch) for batch in state["batches"]]
         self.accepted, self.promised, self.tries = state["accepted"], state["promised"], state["tries"]
         self._last = dict(state["last"])
+
+
+def _per_seed(delta: float | tuple[float, ...], seeds: int) -> float | Tensor:
+    """One delta for all seeds as it is, or one per seed as `[S, 1]`."""
+    if not isinstance(delta, tuple):
+        return delta
+    require(len(delta) == seeds, f"delta must be one number or one for each of {seeds} seeds, got {len(delta)}")
+    return torch.tensor(delta, dtype=torch.float64).unsqueeze(-1)

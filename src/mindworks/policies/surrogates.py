@@ -72,11 +72,11 @@ class Returns:
 
 @dataclass(frozen=True)
 class Criterion:
-    """How weights and divergences become a bound."""
+    """How weights and divergences become a bound; `delta` is one number, or one per seed, `[S, 1]`."""
 
     estimator: Estimator
     penalty: Penalty
-    delta: float
+    delta: float | Tensor
 
     def bound(self, log_weights: Tensor, estimate: Tensor, log_divergence: Tensor, returns: Returns) -> Bound:
         """The bound from weights of whole episodes `[S, G, M]`, an estimate and log d_2 `[S, G]`."""

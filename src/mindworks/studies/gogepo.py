@@ -168,9 +168,17 @@ def check(data: dict) -> list[Check]:
     for name in (CARTPOLE, CAR, PENDULUM):
         rows = data[name]
         checks += [
-            Check(f"{name}: median correlation of achieved and commanded return", median(rows["pearson"]), ">=", 0.95),
-            Check(f"{name}: median error, percent of the range seen", median(rows["error"]), "<=", 10),
-            Check(f"{name}: worst error of a seed, percent of the range seen", max(rows["error"]), "<=", 20),
+            Check(
+                f"{name}: median correlation of achieved and commanded return",
+                median(rows["pearson"]),
+                ">=",
+                0.95,
+                rows["pearson"],
+            ),
+            Check(f"{name}: median error, percent of the range seen", median(rows["error"]), "<=", 10, rows["error"]),
+            Check(
+                f"{name}: worst error of a seed, percent of the range seen", max(rows["error"]), "<=", 20, rows["error"]
+            ),
         ]
     return checks
 

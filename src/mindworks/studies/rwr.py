@@ -248,15 +248,20 @@ def check(data: dict) -> list[Check]:
     end = list(processes["error"].values())[-1]
     curves = data["sampled"]["curves"]
     exact, sampled = curves["exact"][-1], list(curves.values())[-1][-1]
-    apart = max(abs(a - b) for a, b in zip(exact, sampled, strict=True))
-    falls = [fall for rows in data["approximate"].values() for fall in rows["start_fall"]]
+    apart = [abs(a - b) for a, b in zip(exact, sampled, strict=True)]
+    falls = [
+        max(of_seed) for of_seed in zip(*(rows["start_fall"] for rows in data["approximate"].values()), strict=True)
+    ]
+    missed = [nan if a is None else abs(a - b) for a, b in zip(rooms["rate"], rooms["predicted"], strict=True)]
     return [
         # pilot: 7.1e-17; 1.41e-3; 1.16e-2, above the bar on those seeds; 1.7e-10; 3.5e-3
         Check("four rooms: the most that any value falls in an iteration", rooms["fall"], "<=", 1e-12),
         Check("four rooms: RMSVE after 40 iterations, mean", rooms["mean"][40], "<=", 2e-3),
         Check("four rooms: RMSVE after 40 iterations, worst seed", rooms["highest"][40], "<=", 1e-2),
         Check("four rooms: error of any value after 199 iterations", rooms["error"][199], "<=", 1e-8),
-        Check("four rooms: measured rate - largest Q*/V* of a worse action, worst seed", off(rooms), "<=", 0.01),
+        Check(
+            "four rooms: measured rate - largest Q*/V* of a worse action, worst seed", off(rooms), "<=", 0.01, missed
+        ),
         # pilot: 6.2e-15; 1.1e-12; 1.0e-3; 2.1e-3; 0.90
         Check("random processes: the most that any value falls in an iteration", processes["fall"], "<=", 1e-12),
         Check("random processes: error at the end over the largest value, median", median(end), "<=", 1e-9),
@@ -275,8 +280,8 @@ def check(data: dict) -> list[Check]:
         Check("ties: relative change of the ratio of equal actions", max(ties["twins"]), "<=", 1e-9),
         # pilot (seeds 100 to 109): 3.6e-4; 4.0e-4; -3.9e-6
         Check("from samples: slope of log error over log episodes, from -1/2", abs(slope_error(data)), "<=", 0.1),
-        Check("from samples: mean value after the last iteration, from the exact one", apart, "<=", 0.005),
-        Check("function approximation: the most that the mean value falls", max(falls), "<=", 1e-9),
+        Check("from samples: mean value after the last iteration, from the exact one", max(apart), "<=", 0.005, apart),
+        Check("function approximation: the most that the mean value falls", max(falls), "<=", 1e-9, falls),
     ]
 
 

@@ -1,0 +1,1 @@
+"""The static site of all papers, claims, records and figures: `mindworks report`."""

@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test setup check lint types claims bench clean
+.PHONY: demo test setup check lint types docs claims bench clean
 
 .venv/python:
 	$(PYTHON) -m venv .venv
@@ -35,11 +35,14 @@ types: .venv/test
 
 check: lint types test  ## what CI runs
 
+docs: .venv/test  ## the documentation site, in build/docs
+	$(BIN)/python scripts/docs_site.py
+
 setup: .venv/test  ## every extra and tool
 	$(PIP) --editable '.[fast,mujoco,rl,minatar,agents,serve,diffusion,vision,robotics,cluster,track,bench,test,dev,docs]'
 
-claims: .venv/base  ## every study at cpu scale; writes results/ and the README table
-	@status=0; $(BIN)/python scripts/claims.py || status=$$?; $(BIN)/python scripts/docs_tables.py && exit $$status
+claims: .venv/base  ## every study at cpu scale; writes results/ and the tables of README.md and docs/
+	$(BIN)/mindworks claims
 
 bench: .venv/base  ## every comparison with a peer; writes results/benchmarks/
 	$(PIP) --editable '.[bench]'
@@ -47,4 +50,4 @@ bench: .venv/base  ## every comparison with a peer; writes results/benchmarks/
 	$(BIN)/python benchmarks/tables.py && $(BIN)/python scripts/docs_tables.py && exit $$status
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build/docs runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

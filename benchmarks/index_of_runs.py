@@ -124,6 +124,4 @@ if __name__ == "__main__":
         rows = measured(Path(folder))
     for case, cpu, read in rows:
         print(f"{case:52} {cpu:8.3f} CPU s  {read:6} read")
-    record = {"benchmark": "index_of_runs", "columns": COLUMNS, "cells": rows, "environment": _bench.environment()}
-    _bench.RESULTS.mkdir(parents=True, exist_ok=True)
-    (_bench.RESULTS / "index_of_runs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _bench.table("index_of_runs", COLUMNS, rows)

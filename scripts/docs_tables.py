@@ -5,20 +5,23 @@
 
 Between `<!-- record:begin -->` and `<!-- record:end -->` of docs/papers/NAME.md goes results/NAME.json. Between
 `<!-- benchmarks:begin NAME ... -->` and `<!-- benchmarks:end -->` go the named records of results/benchmarks, or all of
-them where no name is given. Only the standard library is needed.
+them where no name is given.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from types import ModuleType
 from typing import Any
+
+from mindworks.lab import tables
+from mindworks.lab.tables import number
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_RECORD = "No record yet."
@@ -26,26 +29,7 @@ INTERVALS = (
     "The interval is a bootstrap over seeds of the interquartile mean of one value per seed. A worst or best seed, "
     "or a ratio of two means, can lie outside it."
 )
-SUMMARY = (
-    "n",
-    "mean",
-    "min",
-    "max",
-    "iqm",
-    "low",
-    "high",
-    "seeds",
-)  # what `lab.summary` gives, and the seeds beside it
 Rows = list[tuple[str, ...]]
-
-
-def number(value: Any) -> str:
-    """A number in four digits, a list of them, or `none` where nothing finite was measured."""
-    if isinstance(value, list):
-        return ", ".join(map(number, value)) if value else "none"
-    if value is None:
-        return "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def grid(head: tuple[str, ...], rows: Rows, left: int = 1) -> str:
@@ -89,74 +73,20 @@ def between(ends: list[float | None] | None) -> str:
     return "" if ends is None else "none" if None in ends else f"{number(ends[0])} to {number(ends[1])}"
 
 
-def spread(values: list[Any]) -> str:
-    """Median of one number per seed, and all of them in brackets; the values alone where they are pairs (ranges)."""
-    shown = ", ".join(" to ".join(map(number, value)) if isinstance(value, list) else number(value) for value in values)
-    several = len(values) > 1 and all(isinstance(value, (int, float)) for value in values)
-    return f"{number(median(values))} ({shown})" if several else shown
-
-
 def table(title: str, content: Any, seeds: list[int]) -> str:
-    """One of a record's tables: its shape says how it is drawn.
-
-    A list of numbers gives a column per seed, and a mapping to such lists a line for each. A mapping to summaries
-    (`iqm`, `low`, `high`, `seeds`) gives interquartile means with intervals; a mapping to one row of values per seed
-    gives a line per seed; a mapping to mappings to one value per seed gives medians, with all values in brackets; a
-    mapping to mappings to plain numbers gives those.
-    """
-    each = tuple(f"seed {seed}" for seed in seeds)
+    """One of a record's tables, as `tables.grid` reads its shape."""
+    found = tables.grid(title, content, seeds)
     if isinstance(content, list):
-        return grid(("", *each), [(title, *map(number, content))])
-    first = next(iter(content.values()))
-    if isinstance(first, dict):
-        if "iqm" in first:
-            return _summaries(title, content)
-        return (_spreads if any(isinstance(value, list) for value in first.values()) else _plain)(title, content)
-    if not isinstance(first[0], dict):
-        return grid((title, *each), [(f"`{name}`", *map(number, values)) for name, values in content.items()])
-    lines = [
-        (f"`{name}`", str(seed), *(number(row[column]) for column in first[0]))
-        for name, rows in content.items()
-        for seed, row in zip(seeds, rows, strict=True)
-    ]
-    return grid((title, "seed", *(column.replace("_", " ") for column in first[0])), lines)
-
-
-def _summaries(title: str, content: dict[str, dict[str, Any]]) -> str:
-    more = [column for column in next(iter(content.values())) if column not in SUMMARY]
-    rows = [
-        (
-            f"`{name}`",
-            number(part["iqm"]),
-            f"{number(part['low'])} to {number(part['high'])}",
-            *(number(part[column]) for column in more),
-            number(part["seeds"]),
-        )
-        for name, part in content.items()
-    ]
-    return grid((title, "interquartile mean", "95 % interval", *more, "per seed"), rows)
-
-
-def _plain(title: str, content: dict[str, dict[str, Any]]) -> str:
-    columns = next(iter(content.values()))
-    rows = [(f"`{name}`", *(number(part[column]) for column in columns)) for name, part in content.items()]
-    return grid((title, *(column.replace("_", " ") for column in columns)), rows)
-
-
-def _spreads(title: str, content: dict[str, dict[str, list[Any]]]) -> str:
-    columns = next(iter(content.values()))
-    rows = [(f"`{name}`", *(spread(part[column]) for column in columns)) for name, part in content.items()]
-    several = any(len(value) > 1 for part in content.values() for value in part.values() if isinstance(value, list))
-    head = f"{title}: median (per seed)" if several else title
-    return grid((head, *(column.replace("_", " ") for column in columns)), rows)
+        return grid(found.head, list(found.rows))
+    return grid((found.title, *found.head[1:]), [(f"`{row[0]}`", *row[1:]) for row in found.rows])
 
 
 def record_block(record: dict[str, Any] | None) -> str:
     """Everything a page says about a record; `No record yet.` without one."""
     if record is None:
         return NO_RECORD
-    tables = [table(title, content, record["seeds"]) for title, content in record["tables"].items() if content]
-    return "\n\n".join([origin(record), claims(record), *tables])
+    drawn = [table(title, content, record["seeds"]) for title, content in record["tables"].items() if content]
+    return "\n\n".join([origin(record), claims(record), *drawn])
 
 
 def benchmarks_block(names: list[str], results: Path) -> str:
@@ -178,13 +108,12 @@ def _benchmark_tables(results: Path) -> str:
     folder = str(ROOT / "benchmarks")
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    import tables
-
-    bench: ModuleType = tables._bench
+    made: ModuleType = importlib.import_module("tables")
+    bench: ModuleType = made._bench
     before = bench.RESULTS
     bench.RESULTS = results / "benchmarks"
     try:
-        return tables.tables()
+        return made.tables()
     finally:
         bench.RESULTS = before
 

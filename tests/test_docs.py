@@ -18,6 +18,8 @@ from mindworks import __version__, cli, serving
 from mindworks.core import divergences
 from mindworks.errors import InputError
 from mindworks.lab import discovery, flags
+from mindworks.lab.sweep import command as sweeps
+from mindworks.lab.sweep.grid import points
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
@@ -54,7 +56,7 @@ def test_code_runs_as_written(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(divergences, "_RULES", dict(divergences._RULES))  # a page adds families; no other test has them
     namespace: dict[str, object] = {"__name__": page.stem}
     for number, block in enumerate(code(page.read_text(encoding="utf-8"), "python")):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+        exec(compile(block, f"{page.name}, block {number}", "exec", dont_inherit=True), namespace)
 
 
 def test_code_is_found() -> None:
@@ -172,6 +174,8 @@ def _wrong_mindworks(words: list[str]) -> str | None:
         return None if len(words) == 1 else f"{words[0]} takes no argument: {words}"
     if words[0] == "serve":
         return _wrong_serve(words[1:])
+    if words[0] in cli.MODULES:
+        return _wrong_words(words[0], words[1:])
     if len(words) < 2 or not (_placeholder(words[1]) or words[1] in discovery.names()):
         return f"no such study: {words}"
     return _wrong_flags(words[1], words[2:]) if words[0] == "run" else None
@@ -182,6 +186,24 @@ def _wrong_serve(words: list[str]) -> str | None:
         return None
     try:
         serving.understood(words)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _wrong_words(command: str, words: list[str]) -> str | None:
+    """Words of a command with a module of its own: its help knows each flag; those of a sweep are read as it reads."""
+    known = set(re.findall(r"--\w[\w-]*", importlib.import_module(cli.MODULES[command]).HELP)) | {"--help"}
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    if command != "sweep" or not words or words == ["--help"]:
+        return None if given <= known else f"{command} does not know {sorted(given - known)}"
+    if not (_placeholder(words[0]) or words[0] in discovery.names()):
+        return f"no such study: {words}"
+    if any(_placeholder(word) for word in words):
+        return _wrong_flags(words[0], [flag for flag in sorted(given - known) for flag in (flag, "X")])
+    try:
+        _, lists, _, rest = sweeps._split(words[1:])
+        points(discovery.find(words[0]), rest, lists["--grid"])
     except InputError as error:
         return str(error)
     return None
@@ -238,6 +260,14 @@ def test_commands_exist(page: Path) -> None:
         "mindworks run pbvf --no-such-field 3",
         "mindworks run pbvf --no-such-field N",
         "mindworks run pbvf --cartpole-steps many",
+        "mindworks sweep nobody",
+        "mindworks sweep rwr --grid no_such_field=1,2",
+        "mindworks sweep rwr --grid iterations=many",
+        "mindworks sweep NAME --no-such-flag N",
+        "mindworks runs --no-such-flag",
+        "mindworks compare DIR DIR --no-such-flag KEY",
+        "mindworks claims --no-such-flag",
+        "mindworks report --no-such-flag",
         "python scripts/none.py",
         "python scripts/docs_tables.py --none",
         "python -m pytest tests/none.py",
@@ -254,6 +284,8 @@ def test_commands_are_found_in_text_and_in_tables() -> None:
     text = "Run `make demo` or `mindworks list`.\n\n| a |\n|---|\n| `.venv/bin/python x.py`, `mindworks` |\n"
     assert list(commands(text)) == ["make demo", "mindworks list", ".venv/bin/python x.py"]
     assert wrong("mindworks run NAME --seeds N --resume DIR") is None
+    assert wrong("mindworks sweep NAME --grid FIELD=A,B --seeds N") is None
+    assert wrong("mindworks sweep rwr --grid iterations=200,400 --mdps 20 --workers 2") is None
 
 
 # -- paths and versions -----------------------------------------------------------------------------------------------

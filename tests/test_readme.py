@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_readme_agrees_with_the_records() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.expected(text, ROOT / "results") == text, "README.md is stale: run scripts/claims.py --record"
+    assert readme.expected(text, ROOT / "results") == text, "README.md is stale: run mindworks claims --record"
 
 
 def test_every_page_that_the_table_links_to_exists() -> None:

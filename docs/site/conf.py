@@ -7,26 +7,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from reference import MISSING  # noqa: E402
+from mindworks_site.reference import MISSING
 
-from mindworks import __version__  # noqa: E402
+from mindworks import __version__
 
 project = "Mindworks"
 release = version = __version__
 copyright = "The Mindworks maintainers"
 root_doc = "index"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "extension"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "mindworks_site.extension"]
 
 # -- pages ------------------------------------------------------------------------------------------------------------
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 myst_url_schemes = ["http", "https", "mailto"]
+smartquotes = False  # two hyphens are a flag, quotes are code
 html_math_renderer = "mathml"
 suppress_warnings = ["myst.header"]  # generated tables start below their page's own levels
 
 # -- reference --------------------------------------------------------------------------------------------------------
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_mock_imports = MISSING
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"

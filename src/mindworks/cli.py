@@ -187,6 +187,7 @@ def _run_here(words: list[str], package: str, share: Callable[[Study], Study]) -
                 request.seeds,
                 folder,
                 resume=request.resume is not None,
+                patience=0.5,  # `mindworks runs` takes a look at the lock, for an instant
                 track=request.track,
             )
             print(ending(record, folder), flush=True)

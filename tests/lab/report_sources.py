@@ -150,6 +150,6 @@ def write(folder: Path, runs: Path | None = None) -> Sources:
     (pages / "papers.toml").write_text(papers(), encoding="utf-8")
     (pages / "walk.md").write_text(PAGE, encoding="utf-8")
     (pages / "line.md").write_text("# A line\n\n## The claim\n\nIt is straight: [walk](walk.md).\n", encoding="utf-8")
-    (pages.parent / "more.md").write_text("# More\n\n## Part\n\n[back](papers/walk.md)\n", encoding="utf-8")
+    (pages.parent / "more.md").write_text("# More\n\n## Part\n\n[back](papers/walk.md#citation)\n", encoding="utf-8")
     (pages / "figures" / "walk.svg").write_text(FIGURE, encoding="utf-8")
     return Sources(results, pages, runs, "toys")

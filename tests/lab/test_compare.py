@@ -243,6 +243,8 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (left[1], len(left[0].rstrip()) < 20) == ("1", True)
     assert re.fullmatch(r"iqm 8 \[7, 9\], 3 seeds", right[1])
     assert "torch" not in text
+    assert "Curves: 1 in both, 0 in A alone, 0 in B alone" in compared(capsys, a, b, "--curve", "loss")
+    assert "Curves: 0 in both, 0 in A alone, 1 in B alone" in compared(capsys, a, b, "--curve", "more")
 
 
 def test_unfinished_runs_records_and_last_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

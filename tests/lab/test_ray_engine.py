@@ -195,6 +195,13 @@ def test_an_interrupt_spares_the_jobs_and_a_killed_sweep_leaves_no_process(tmp_p
     assert not Path(folder).exists()
 
 
+@needs_ray
+def test_a_sweep_on_ray_finishes_its_cells(toy, tmp_path: Path) -> None:
+    done = toy("sweep", "walk", "--scale", "smoke", "--seeds", 2, "--batch", 1, "--engine", "ray", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs/walk/sweep/cells").glob("*/result.json"))) == 2
+
+
 class _Cluster:
     """Nodes with one CPU each on this machine; the processes of a node are a session of their own."""
 
@@ -239,6 +246,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Cluster]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")  # five failed checks make a node dead; 3 s apart as a rule
     folder = Path(tempfile.mkdtemp(prefix="mw-", dir="/tmp"))  # sockets need a short path
     cluster = _Cluster(folder)
     try:
@@ -289,6 +297,49 @@ def test_a_cluster_outlives_a_node_and_its_end_is_one_line(
     finally:
         engine.stop()
     assert _session(engine._process.pid) == []
+
+
+def _at_work(root: Path) -> dict[int, str]:
+    """The processes that hold a cell which has not finished, and the cells."""
+    found = {}
+    for lock in root.glob("cells/*/.lock"):
+        if not (lock.parent / "result.json").exists() and (text := lock.read_text().strip()):
+            found[int(text)] = lock.parent.name
+    return {pid: name for pid, name in found.items() if Path(f"/proc/{pid}").exists()}
+
+
+@needs_ray
+@needs_proc
+def test_a_sweep_outlives_a_worker_and_a_node(cluster: _Cluster, tmp_path: Path, command: list[str]) -> None:
+    cluster.add()
+    second = cluster.add()
+    root = tmp_path / "runs/apart/sweep"
+    words = ["sweep", "apart", "--seeds", "8", "--draws", "20", "--pause", "0.1", "--engine", "ray"]
+    sweep = subprocess.Popen(
+        [*command, *words, "--address", cluster.address],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _soon(lambda: len(list(root.glob("cells/*/result.json"))) >= 1, "a cell finishes")
+        victim = _soon(lambda: next(iter(_at_work(root)), 0), "a worker is at a cell")
+        os.kill(victim, signal.SIGKILL)
+        on_second = lambda: [pid for pid in _at_work(root) if os.getsid(pid) == second]  # noqa: E731
+        _soon(on_second, "a cell runs on the second node")
+        stamps = {path: path.stat().st_mtime_ns for path in root.glob("cells/*/result.json")}
+        cluster.kill(1)
+        shown, _ = sweep.communicate(timeout=PATIENCE)
+    finally:
+        sweep.kill()
+    assert sweep.returncode == 0, shown
+    assert 1 <= len(stamps) < 8
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert len(list(root.glob("cells/*/result.json"))) == 8
+    assert len(list(root.glob("merged/*/result.json"))) == 1
+    assert 2 <= shown.count("trying again") <= 3, shown  # the worker's cell, the node's, perhaps one just handed out
+    assert "its Ray worker died" in shown
 
 
 @needs_ray

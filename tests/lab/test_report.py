@@ -143,7 +143,7 @@ def test_the_opening_page_shows_every_paper(sources: Sources) -> None:
 
 def test_the_page_of_a_study_puts_its_numbers_beside_the_papers(sources: Sources) -> None:
     page = site.build(sources)["papers/walk.html"].decode()
-    rows = [Page(row).text for row in page.split('class="checks')[1].split("</table>")[0].split("<tr>")[2:]]
+    rows = [Page(row).text for row in page.split('class="checks')[1].split("</table>")[0].split('<tr role="row">')[2:]]
     found = [" ".join(row.split()) for row in rows]
     assert "2.1 ± 0.1Table 1 2" in found[0]
     assert "9.9" not in found[0]
@@ -178,7 +178,18 @@ def test_prose_links_stay_on_the_site(sources: Sources) -> None:
     assert "a test, gone, mail" in " ".join(page.text.split())
     assert "class RunLog" in Page(files["code/lab.log.html"].decode()).text
     assert "../papers/walk.html" in Page(files["code/lab.log.html"].decode()).links
-    assert "../papers/walk.html" in Page(files["docs/more.html"].decode()).links
+    assert "../papers/walk.html#cite" in Page(files["docs/more.html"].decode()).links
+
+
+def test_nothing_outside_the_pages_folder_becomes_a_figure(sources: Sources, tmp_path: Path) -> None:
+    (tmp_path / "secret.svg").write_text("<svg></svg>", encoding="utf-8")
+    page = "# A\n\n## B\n\n![one](../../secret.svg)\n\n![two](https://example.org/a.svg)\n\nand ![three](../../secret.svg)\n"
+    (sources.papers / "line.md").write_text(page, encoding="utf-8")
+    files = site.build(sources)
+    assert faults(files) == []
+    assert [name for name in files if name.startswith("figures/")] == ["figures/walk.svg"]
+    assert "and three" in text(files, "papers/line.html")
+    assert "Figures" not in text(files, "papers/line.html")
 
 
 def test_the_page_of_a_study_shows_its_benchmarks(sources: Sources) -> None:

@@ -317,6 +317,7 @@ def test_nothing_runs_dry(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["walk", "--retries", "-1"], "--retries must be at least 0, got -1"),
         (["walk", "--together", "-1"], "--together must be at least 0, got -1"),
         (["walk", "--batch"], "--batch needs a value"),
+        (["walk", "--track", "tensorbord"], "--track: no sink is named 'tensorbord'; nearest: tensorboard"),
         (["walk", "--figures=yes"], "--figures takes no value, got 'yes'"),
         (["walk", "--resume", "x"], "--resume: a sweep goes on by itself"),
         (["walk", "--no-such", "x"], "unknown flag --no-such"),
@@ -350,6 +351,17 @@ def test_a_claim_that_nobody_makes_is_not_shown(here: Path, capsys: pytest.Captu
 def test_figures_are_drawn_when_asked_for(here: Path) -> None:
     assert sweep("walk", "--seeds", "1", "--figures") == 0
     assert list(here.glob("runs/walk/sweep/cells/*/walk.svg"))
+
+
+@pytest.mark.parametrize(
+    "words", [("walk", "--seeds", "1"), ("side", "--grid", "rate=0.2,0.6"), ("apart", "--seeds", "2")]
+)
+def test_metrics_go_to_the_sinks_that_are_asked_for(here: Path, words: tuple[str, ...]) -> None:
+    pytest.importorskip("tensorboard")
+    assert sweep(*words, "--track", "tensorboard", "--out", "here") == 0
+    folders = [path.parent for path in here.glob("here/*/*/result.json")]
+    assert len(folders) == (3 if words[0] == "apart" else words.count("--grid") + 1)
+    assert all(list(folder.rglob("*.tfevents.*")) for folder in folders)
 
 
 def test_a_job_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:

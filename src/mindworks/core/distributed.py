@@ -186,7 +186,8 @@ def _device(device: str | torch.device | None, size: int) -> torch.device:
     if place.type == "cuda":
         place = place if place.index is not None else torch.device("cuda", local)
         require(place.index < gpus, f"device must be one of {gpus} GPUs, got {place}; device='cpu' needs none")
-        torch.cuda.set_device(place)
+        if size > 1:  # NCCL works on the current GPU
+            torch.cuda.set_device(place)
     return place
 
 

@@ -25,7 +25,7 @@ from mindworks.lab.study import SCALES, Study
 HELP = """\
 usage: mindworks claims [flags]
 
-Runs every study in turns as `mindworks run` does, keeps the records, and prints
+Runs every study in turns as `mindworks run` does, keeps the records, and says
 which claims hold, before and now. A claim that fails is recorded as it is.
 
   --scale SCALE      smoke, cpu or paper (default: cpu)
@@ -38,8 +38,9 @@ which claims hold, before and now. A claim that fails is recorded as it is.
 Records of a checkout renew the tables of its README.md and of its pages.
 
 exit status: 1 a claim that held in the last record, known by its text, holds no
-more or is gone; that of the first run that did not finish; 130 interrupted, with
-the commands that go on; else 0, even where claims fail as before or are new"""
+more or is gone; that of the first run that did not finish; 130 interrupted,
+with the commands that go on; else 0, even where claims fail as before or are
+new and fail"""
 
 USUAL = "cpu"
 SECONDS_TO_END = 10.0
@@ -73,7 +74,11 @@ def understood(words: list[str], package: str, results: Path | None) -> Wanted:
     names = list(dict.fromkeys(given.get("--only", discovery.names(package))))
     studies = [discovery.find(name, package) for name in names]
     for study in studies:
-        require("--record" in given or scale in study.scales, f"--scale {scale}: the study {study.name} has none such")
+        require(
+            "--record" in given or scale in study.scales, f"--scale {scale}: the study {study.name!r} has none such"
+        )
+    if package != discovery.STUDIES and results == discovery.results_folder():
+        results = None  # the checkout's records are those of its own studies
     kept = Path(given["--results"][0]) if "--results" in given else results or Path("results")
     runs = Path(given.get("--runs", ["runs"])[0])
     return Wanted(studies, scale, runs, kept, [Path(folder) for folder in given.get("--record", [])])
@@ -170,7 +175,7 @@ def _run(name: str, folder: Path, package: str) -> int:
     """The exit status of `mindworks run` in `folder`, as a process of its own: no run sees what another left behind."""
     top = import_module(package.partition(".")[0]).__path__[0]
     start = _START.format(home=str(Path(top).parent.resolve()), package=package)
-    process = subprocess.Popen([sys.executable, "-c", start, "run", name, "--resume", str(folder)])
+    process = subprocess.Popen([sys.executable, "-P", "-c", start, "run", name, "--resume", str(folder)])
     try:
         with interruptible(process.kill):
             return process.wait()

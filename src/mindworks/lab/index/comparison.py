@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ _BLOCKS, _LETTERS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 
 @dataclass(frozen=True)
 class Metrics:
-    """The curves of both sides, those that both have or that were asked for, and how many more there are."""
+    """The curves of both sides; of those asked for, the pairs to show, how many more there are, and the others."""
 
     a: Curves
     b: Curves
     common: dict[Name, tuple[Curve, Curve]]
     more: int
+    alone: dict[str, list[str]]
 
 
 def command(words: list[str], package: str, results: Path | None) -> int:
@@ -79,7 +81,9 @@ def _metrics(a: Side, b: Side, wanted: Sequence[str]) -> Metrics:
         names = [name for name in names if name.key in wanted or str(name) in wanted]
     both = [name for name in names if name in left.by_name and name in right.by_name]
     common = {name: (left.by_name[name], right.by_name[name]) for name in both[:MOST_SHOWN]}
-    return Metrics(left, right, common, len(both) - len(common))
+    others = (("A", right.by_name), ("B", left.by_name))
+    alone = {label: [str(name) for name in names if name not in other] for label, other in others}
+    return Metrics(left, right, common, len(both) - len(common), alone)
 
 
 def _heads(a: Side, b: Side) -> Iterator[str]:
@@ -123,11 +127,8 @@ def _setting(value: Any) -> str:
 
 
 def _seeds(seeds: Sequence[Any]) -> str:
-    if (
-        len(seeds) > 2
-        and all(isinstance(seed, int) for seed in seeds)
-        and [*seeds] == [*range(seeds[0], seeds[-1] + 1)]
-    ):
+    numbers = [seed for seed in seeds if isinstance(seed, int)]
+    if len(seeds) > 2 and len(numbers) == len(seeds) and all(y == x + 1 for x, y in pairwise(numbers)):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 
@@ -159,7 +160,7 @@ def _claim(claim: str) -> list[str]:
 def _one(label: str, check: dict[str, Any]) -> str:
     verdict = "PASS" if check.get("passed") is True else "FAIL"
     value, bar = _value(check.get("value")), _value(check.get("bar"))
-    head = f"    {label:<5}  {verdict}  {value:>10} {check.get('op', ''):<2} {bar:<10}"
+    head = f"    {label:<5}  {verdict}  {value:>10} {check.get('op', '')!s:<2} {bar:<10}"
     each, ends = check.get("each"), check.get("interval")
     if isinstance(each, list) and isinstance(ends, list) and len(ends) == 2:
         numbers = [value for value in each if isinstance(value, (int, float))]
@@ -191,8 +192,7 @@ def _curves(metrics: Metrics) -> Iterator[str]:
         if run.full:
             yield f"Metrics of {label}: there are {len(run.by_name)} curves; more would be left out"
     shown = len(metrics.common) + metrics.more
-    sides = (("A", metrics.a, metrics.b), ("B", metrics.b, metrics.a))
-    alone = {label: [str(name) for name in x.by_name if name not in y.by_name] for label, x, y in sides}
+    alone = metrics.alone
     yield f"Curves: {shown} in both, {len(alone['A'])} in A alone, {len(alone['B'])} in B alone"
     for name, pair in metrics.common.items():
         yield from _curve(name, pair)

@@ -13,7 +13,7 @@ from mindworks.lab.report.mathematics import mathml
 
 # (what the link points to, the code it shows or "") -> the address on the site, or None for plain text
 Resolve = Callable[[str, str], str | None]
-_PEERS = '<p class="note">The numbers: <a href="#peers">beside peers</a>.</p>\n'
+_PEERS = '<p class="note">The numbers: <a href="#peers">benchmarks</a>.</p>\n'
 _FORMULA = 'tabindex="0" role="group" aria-label="Formula"'
 _LONG = 36  # characters of LaTeX in a line of text: a longer formula may not fit a phone, and scrolls in its box
 _GENERATED = re.compile(r"<!-- (record|benchmarks):(begin|end)((?: [\w-]+)*) -->")

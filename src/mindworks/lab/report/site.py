@@ -49,9 +49,8 @@ class Builder:
             found[f"papers/{entry.paper.key}.html"] = self._study(entry)
         others = []
         for name in self._asked:  # grows while its pages are rendered
-            title, page = self._other(name)
-            others.append((title, f"docs/{name.removesuffix('.md').replace('/', '.')}.html"))
-            found[others[-1][1]] = page
+            title, found[_address(name)] = self._other(name)
+            others.append((title, _address(name)))
         for path, excerpts in self.excerpts.pages():
             found[page_of(path)] = self._page("code.html", "../", path=path, excerpts=excerpts)
         used = dict(self._readers())
@@ -99,7 +98,11 @@ class Builder:
             record=record,
             verdict=views.verdict(record),
             prose=prose,
-            figures=[(self._figure(f"docs/papers/{source}"), text) for source, text in prose.images],
+            figures=[
+                (address, text)
+                for source, text in prose.images
+                if (address := self.figure(f"docs/papers/{source}")) is not None
+            ],
             unmatched=apart((check["claim"] for check in (record or {"checks": ()})["checks"]), paper.published),
             benchmarks=[self.gathered.benchmarks[name] for name in names],
             bibtex=code_block(bibtex, "bibtex", "BibTeX") if bibtex else "",
@@ -122,8 +125,7 @@ class Builder:
     def _other(self, name: str) -> tuple[str, bytes]:
         text = (self.sources.papers.parent / name).read_text(encoding="utf-8")
         title = next((line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")), name)
-        address = f"docs/{name.removesuffix('.md').replace('/', '.')}.html"
-        prose = render(text, Resolver(self, f"docs/{name}", address, title), study=False)
+        prose = render(text, Resolver(self, f"docs/{name}", _address(name), title), study=False)
         return title, self._page("page.html", "../", title=title, prose=prose)
 
     def _readers(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -136,12 +138,13 @@ class Builder:
             ]
             yield name, pages
 
-    def _figure(self, path: str) -> str | None:
+    def figure(self, path: str) -> str | None:
         """The address of the figure at `path` of the repository, which then belongs to the site; None without one."""
+        path = posixpath.normpath(path)
         source = self.sources.papers.parent / path.removeprefix("docs/")
         if path.startswith("docs/papers/"):
             source = self.sources.papers / path.removeprefix("docs/papers/")
-        if source.suffix not in (".png", ".svg") or not source.is_file():
+        if not path.startswith("docs/") or source.suffix not in (".png", ".svg") or not source.is_file():
             return None
         address = f"figures/{source.name}"
         if address not in self._figures:
@@ -149,20 +152,21 @@ class Builder:
             self._figures[address] = themed(content.decode()).encode() if source.suffix == ".svg" else content
         return address
 
-    def figure(self, path: str) -> str | None:
-        """The address of a figure that prose shows."""
-        return self._figure(path)
-
     def other(self, name: str) -> str | None:
         """The address of the page `name` below docs/, which then belongs to the site; None without one."""
         if not (self.sources.papers.parent / name).is_file():
             return None
         if name not in self._asked:
             self._asked.append(name)
-        return f"docs/{name.removesuffix('.md').replace('/', '.')}.html"
+        return _address(name)
 
     def _page(self, template: str, root: str, **values: Any) -> bytes:
         return page(self._env, template, root, **values)
+
+
+def _address(name: str) -> str:
+    """The address of the page `name` below docs/."""
+    return f"docs/{name.removesuffix('.md').replace('/', '.')}.html"
 
 
 class Resolver:
@@ -176,10 +180,12 @@ class Resolver:
         if re.match(r"https?://", href):
             return href
         path, _, anchor = href.partition("#")
-        anchor = "cite" if anchor == "citation" and "/papers/" in f"/{self._source}" else anchor
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(self._source), path)) if path else self._source
+        if target.startswith("docs/papers/") and anchor == "citation":
+            anchor = "cite"
         if not path:
             return f"#{anchor}" if anchor else None
-        found = self._inside(posixpath.normpath(posixpath.join(posixpath.dirname(self._source), path)), shown, anchor)
+        found = self._inside(target, shown, anchor)
         return None if found is None else posixpath.relpath(found, posixpath.dirname(self._address) or ".")
 
     def _inside(self, path: str, shown: str, anchor: str) -> str | None:

@@ -11,6 +11,7 @@ from mindworks.errors import InputError, require
 from mindworks.lab import discovery
 from mindworks.lab.interrupt import interruptible
 from mindworks.lab.processes import one_line
+from mindworks.lab.sinks import available
 from mindworks.lab.sweep.driver import Sweep, claim_folder
 from mindworks.lab.sweep.engine import Engine
 from mindworks.lab.sweep.grid import points
@@ -83,7 +84,7 @@ def command(words: list[str], package: str, results: Path | None) -> int:
 def _carried_out(made: Plan, own: dict[str, str], lists: dict[str, list[str]], figures: bool, again: str) -> int:
     table = Table(lists["--show"])
     settings = {"retries": _count(own, "--retries"), "together": _count(own, "--together")}
-    track = tuple(dict.fromkeys(sink for text in lists["--track"] for sink in text.split(",")))
+    track = available(sink for text in lists["--track"] for sink in text.split(","))
     claim_folder(made, again)
 
     def last_words() -> None:

@@ -62,13 +62,14 @@ class _Driver:
         self.options = options
         self.threads, self.limit = options["threads"], options["workers"]
         self._outcomes = outcomes
+        self._speaking = threading.Lock()
         self._events: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._seen = time.monotonic()
         self._capacity = 1
 
     def say(self, message: dict[str, Any]) -> None:
         """Tell the sweep; one that is no longer there is told nothing."""
-        with contextlib.suppress(OSError, ValueError):
+        with self._speaking, contextlib.suppress(OSError, ValueError):
             self._outcomes.write(dumps(message) + "\n")
             self._outcomes.flush()
 
@@ -91,7 +92,7 @@ class _Driver:
         common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:
             variables = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
-            variables["PYTHONPATH"] = os.pathsep.join(self.options["paths"])
+            variables["PYTHONPATH"] = os.pathsep.join([*self.options["paths"], "${PYTHONPATH}"])
             ray.init(address, runtime_env={"env_vars": variables}, **common)
         else:
             ray.init(
@@ -129,7 +130,7 @@ class _Driver:
                     del at_work[key]
                     self.say({"key": key, **_ending(value)})
             if time.monotonic() - self._seen > self.options["silence"]:
-                raise OSError("its head node does not answer any more")
+                raise OSError("it does not answer any more")
             # Without a limit, as many again wait in Ray itself, so that a cluster that grows on demand sees the demand.
             while waiting and len(at_work) < (self.limit or 2 * self._capacity):
                 key, job = waiting.popleft()
@@ -151,12 +152,15 @@ class _Driver:
     def _sizes(self) -> list[float]:
         import ray
 
-        return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        nodes = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]}
+        # Every job is scheduled by way of the node that this process is at.
+        if ray.get_runtime_context().get_node_id() in nodes:
+            self._seen = time.monotonic()
+        return list(nodes.values())
 
     def _count(self) -> None:
         """Tell the sweep how many jobs can run at a time."""
         capacity = max(1, sum(int(size // self.threads) for size in self._sizes()))
-        self._seen = time.monotonic()
         self._capacity = min(capacity, self.limit or capacity)
         self.say({"workers": self._capacity})
 

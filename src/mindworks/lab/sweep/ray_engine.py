@@ -27,7 +27,7 @@ from mindworks.lab.sweep.ray_driver import end_session
 
 START_S = 60.0  # for a local instance; 2 s are usual
 CONNECT_S = 12.0  # for a cluster; 1 s is usual
-SILENCE_S = 20.0  # a head node that answers nothing for so long is lost; Ray's own patience is 60 s
+SILENCE_S = 20.0  # a cluster that answers nothing for so long is lost; Ray's own patience is 60 s
 STOP_S = 3.0
 _ADDRESS = re.compile(r"auto|(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -66,10 +66,14 @@ class RayEngine:
         # Paths of sockets are limited to about a hundred bytes, which the usual folder of some machines uses up.
         self._folder = Path(tempfile.mkdtemp(prefix="mw-", dir="/tmp" if os.path.isdir("/tmp") else None))
         self._process = self._start(address, threads)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._pipes = self._process.stdin, self._process.stdout
         options: dict[str, Any] = {"address": address, "workers": workers, "threads": threads, "silence": SILENCE_S}
         options |= {"work": f"{work.__module__}:{work.__qualname__}", "paths": _paths(), "folder": str(self._folder)}
         self._send(options)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         try:
             self._await_ready(address, CONNECT_S if address else START_S)
         except BaseException:
@@ -107,9 +111,8 @@ class RayEngine:
 
     def stop(self) -> None:
         """End every process of this sweep, whatever it is at, within a second or two."""
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._pipes[0].close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
         self._end()
@@ -118,6 +121,10 @@ class RayEngine:
         self._process.kill()
         self._process.wait()
         end_session(self._process.pid)
+        self._listener.join(1.0)
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):  # what the driver did not live to read
+                pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, address: str, threads: int) -> subprocess.Popen[str]:
@@ -140,15 +147,13 @@ class RayEngine:
             )
 
     def _send(self, message: Any) -> None:
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # its end is `wait`'s to report
-            self._process.stdin.write(dumps(message) + "\n")
-            self._process.stdin.flush()
+            self._pipes[0].write(dumps(message) + "\n")
+            self._pipes[0].flush()
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None
         with contextlib.suppress(ValueError, OSError):  # half a line, from a driver that was killed
-            for line in self._process.stdout:
+            for line in self._pipes[1]:
                 message = loads(line)
                 if "workers" in message:
                     self._workers = message["workers"]

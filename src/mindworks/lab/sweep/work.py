@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mindworks.lab.log import RunLog
 from mindworks.lab.processes import BAD_INPUT, CRASH, one_line
 from mindworks.lab.progress import Display
 from mindworks.lab.runner import execute, finish, seed_stage
+from mindworks.lab.sinks import following
 from mindworks.lab.study import Study
 from mindworks.lab.sweep.plan import Batch, Merge, Plan
 
@@ -129,6 +130,7 @@ def _alone(study: Study, job: dict[str, Any]) -> None:
         apart=False,
         figures=job["figures"],
         patience=PATIENCE,
+        track=job["track"],
     )
 
 
@@ -154,7 +156,7 @@ def _together(study: Study, job: dict[str, Any], root: Path) -> None:
             folder = Path(cell["folder"])
             _describe(folder, cell)
             write_atomic(folder / "metrics.jsonl", "".join(_of_config(lines, number)))
-            _finish_once(study, cell, part, lambda: {**seconds, "together": len(cells)}, job["figures"])
+            _finish_once(study, cell, part, lambda: {**seconds, "together": len(cells)}, job["figures"], job["track"])
     shutil.rmtree(space)
 
 
@@ -185,7 +187,7 @@ def _merge(study: Study, job: dict[str, Any]) -> None:
             seconds = {name: round(seconds[name] + record["timing"][name], 3) for name in seconds}
         write_atomic(folder / "metrics.jsonl", b"".join(metrics))
         data = loads(dumps(plain(study.combine(parts))))
-        _finish_once(study, cell, data, lambda: seconds, figures=True)
+        _finish_once(study, cell, data, lambda: seconds, figures=True, track=job["track"])
 
 
 def _describe(folder: Path, cell: dict[str, Any]) -> None:
@@ -199,8 +201,14 @@ def _description(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finish_once(
-    study: Study, cell: dict[str, Any], data: Any, timing: Callable[[], dict[str, float]], figures: bool
+    study: Study,
+    cell: dict[str, Any],
+    data: Any,
+    timing: Callable[[], dict[str, float]],
+    figures: bool,
+    track: Sequence[str],
 ) -> None:
     folder = Path(cell["folder"])
     if read_record(folder) is None:
-        finish(study, _description(cell), data, folder, timing, figures)
+        with following(folder, track, _File(folder / "output.txt")):
+            finish(study, _description(cell), data, folder, timing, figures)

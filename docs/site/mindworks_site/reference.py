@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prose import first_sentence
 from sphinx.ext.autodoc.mock import mock
+
+from mindworks_site.prose import first_sentence
 
 # Packages of extras that a module may import at its head; where one is missing, the reference does without it.
 OPTIONAL = ("numba", "stable_baselines3", "triton")
@@ -27,6 +29,7 @@ class Symbol:
     home: str
     kind: str
     summary: str
+    inherits: bool
 
     @property
     def short(self) -> str:
@@ -59,12 +62,14 @@ class Module:
         return [name for name in getattr(self.live, "__all__", ()) if not name.startswith("_")]
 
 
-def modules(source: Path) -> dict[str, Module]:
-    """Every module under `source`, the public ones imported, by name."""
+def modules(source: Path, only: Sequence[str] = ()) -> dict[str, Module]:
+    """Every module under `source`, or of the packages `only`, by name; the public ones are imported."""
     found = {}
     for path in sorted(source.rglob("*.py")):
         parts = [source.name, *path.relative_to(source).with_suffix("").parts]
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if only and not any(f"{name}.".startswith(f"{package}.") for package in only):
+            continue
         module = found[name] = Module(name, path, definitions=_definitions(path))
         if module.public:
             with mock(MISSING):
@@ -99,7 +104,8 @@ def symbols(found: dict[str, Module]) -> dict[str, Symbol]:
         free = [name for name in candidates if name not in found] or [home]
         name = min(free, key=lambda each: (each.count("."), each == home, each))
         value = getattr(found[name.rpartition(".")[0]].live, name.rpartition(".")[2])
-        chosen[home] = Symbol(name, home, _kind(value), first_sentence(_documentation(value)))
+        inherits = inspect.isclass(value) and value.__bases__ != (object,)
+        chosen[home] = Symbol(name, home, _kind(value), first_sentence(_documentation(value)), inherits)
     return chosen
 
 
@@ -130,12 +136,23 @@ def _documentation(value: Any) -> str | None:
     return inspect.getdoc(value) if inspect.isclass(value) or callable(value) else None
 
 
+def aliases(found: dict[str, Module], known: dict[str, Symbol]) -> dict[str, list[str]]:
+    """The other names of every symbol: where it is written, and what other modules export it as."""
+    others: dict[str, list[str]] = {symbol.name: [symbol.home] for symbol in known.values()}
+    for module in (module for module in found.values() if module.public):
+        for name in module.exports:
+            symbol = known.get(_home(name, module, found) or "")
+            if symbol is not None:
+                others[symbol.name].append(f"{module.name}.{name}")
+    return others
+
+
 def pages(found: dict[str, Module], known: dict[str, Symbol]) -> dict[str, str]:
     """The text of every page of the reference, by its file name."""
     public = [module for module in found.values() if module.public]
     texts = {f"{module.page}.rst": _page(module, public, found, known) for module in public if module.name != ROOT}
     rooms = [module for module in public if module.name.count(".") == 1]
-    lines = [_title("Reference"), "Every public name, under the name by which it is imported.", ""]
+    lines = [_title("All public names"), "Every public name, under the name by which it is imported.", ""]
     lines += [f"- :doc:`{room.name} </{room.page}>`: {first_sentence(room.live.__doc__)}" for room in rooms]
     texts["api/index.rst"] = "\n".join([*lines, "", _toctree([room.page for room in rooms])])
     return texts
@@ -176,7 +193,7 @@ def _page(module: Module, public: list[Module], found: dict[str, Module], known:
 
 def _entry(symbol: Symbol, found: dict[str, Module]) -> list[str]:
     if symbol.kind != "data":
-        return [f".. auto{symbol.kind}:: {symbol.name}", ""]
+        return [f".. auto{symbol.kind}:: {symbol.name}", *["   :show-inheritance:"] * symbol.inherits, ""]
     home, _, name = symbol.home.rpartition(".")
     node = found[home].definitions[name]
     value = ast.unparse(node.value) if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value else ""

@@ -1,16 +1,15 @@
-"""What the site adds to Sphinx: docstrings as plain prose, formulas as MathML, and names looked up as users write them."""
+"""What the site adds to Sphinx: docstrings as plain prose, formulas as MathML, names as users write them."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from latex2mathml.converter import convert
-from prose import to_rst
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.domains.python import ObjectEntry
@@ -18,25 +17,27 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
+from mindworks.lab.report.mathematics import mathml
+from mindworks_site.prose import to_rst
+
 logger = logging.getLogger(__name__)
 ALIASES = "aliases.json"
 
 
-def mathml(formula: str, display: bool) -> str:
-    """A formula in LaTeX as MathML, which browsers draw by themselves."""
-    # one upright letter: MathML would set it in italics
-    upright = re.sub(r"\\mathrm\{(\w)\}", r"\\text{\1}", formula)
-    found = convert(upright, display="block" if display else "inline")
-    return found.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>").replace("<mi>|</mi>", "<mo>|</mo>")
+def _formula(node: nodes.Element, block: bool) -> str:
+    found = mathml(node.astext(), block)
+    if not found.startswith("<math"):
+        logger.warning("a formula that does not become MathML: %s", node.astext(), location=node)
+    return found
 
 
 def _inline_math(self: Any, node: nodes.math) -> None:
-    self.body.append(mathml(node.astext(), display=False))
+    self.body.append(_formula(node, block=False))
     raise nodes.SkipNode
 
 
 def _block_math(self: Any, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="math">{mathml(node.astext(), display=True)}</div>\n')
+    self.body.append(f'<div class="math">{_formula(node, block=True)}</div>\n')
     raise nodes.SkipNode
 
 
@@ -59,22 +60,42 @@ def _bases(app: Sphinx, name: str, value: Any, options: Any, bases: list[Any]) -
 
 
 def _in_scope(app: Sphinx, doctree: nodes.document) -> None:
-    """Names are looked up where they stand, by `_look_up`, and never as the end of any name at all."""
+    """Names are looked up where they stand, by `_look_up`, and never as the end of any name at all.
+
+    Every entry can be linked to by the name of the place where it is written, too.
+    """
     for node in doctree.findall(addnodes.pending_xref):
         if node.get("refdomain") == "py":
-            node["refspecific"] = False
+            node.attributes.pop("refspecific", None)
+    for entry in doctree.findall(addnodes.desc_signature):
+        others = [other for name in entry["ids"] for other in _others(app, name)]
+        entry["ids"] += [name for name in dict.fromkeys(others) if name not in entry["ids"]]
+
+
+def _others(app: Sphinx, name: str) -> list[str]:
+    """The other names of a symbol, or of a member of one."""
+    parts = name.split(".")
+    known = _aliases(str(app.srcdir))
+    return [
+        ".".join([other, *parts[length:]])
+        for length in range(len(parts), 1, -1)
+        for other in known.get(".".join(parts[:length]), ())
+    ]
+
+
+@cache
+def _aliases(folder: str) -> dict[str, list[str]]:
+    return json.loads((Path(folder) / ALIASES).read_text(encoding="utf-8"))
 
 
 def _alias(app: Sphinx, env: BuildEnvironment) -> None:
-    """Every symbol answers to the name of the place where it is written, too."""
-    aliases: dict[str, str] = json.loads((Path(app.srcdir) / ALIASES).read_text(encoding="utf-8"))
+    """Every symbol is found by its other names; the pages of source link back by that of the file they show."""
     objects = env.domains.python_domain.objects
     for name, entry in list(objects.items()):
-        parts = name.split(".")
-        for length in range(len(parts), 1, -1):
-            for home in aliases.get(".".join(parts[:length]), ()):
-                other = ".".join([home, *parts[length:]])
-                objects.setdefault(other, ObjectEntry(entry.docname, entry.node_id, entry.objtype, True))
+        for other in _others(app, name):
+            objects.setdefault(other, ObjectEntry(entry.docname, entry.node_id, entry.objtype, True))
+    shown = getattr(env, "_viewcode_modules", {})
+    shown.update({module: (*entry[:3], module) for module, entry in shown.items() if entry})
 
 
 def _look_up(app: Sphinx, env: BuildEnvironment, node: Any, text: nodes.Element) -> nodes.Element | None:

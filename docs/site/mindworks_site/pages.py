@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from markdown_it import MarkdownIt
-from reference import Module, Symbol
+
+from mindworks_site.reference import Module, Symbol
 
 FIXED = {
     "README.md": "index.md",

@@ -41,10 +41,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "sampled_iterations": 5,
     },
     "pois": {
-        "batches": 4,
-        "cart_batches": 4,
-        "task_batches": 3,
-        "deep_batches": 4,
+        "batches": 3,
+        "cart_batches": 2,
+        "task_batches": 1,
+        "deep_batches": 2,
         "repeats": 500,
         "variants": False,
     },
@@ -144,11 +144,10 @@ def main() -> int:
         config = [SMALL[study]]
         each: list[Job] = [(study, config, [seed]) for seed in seeds]
         rows.append(row(f"{study}, {SEEDS} seeds", [(study, config, seeds)], each, same))
-    for variants, title in ((False, "without ablations"), (True, "with ablations")):
-        configs = [{**SMALL["pois"], "variants": variants, "delta": delta} for delta in DELTAS]
-        each = [("pois", [config], seeds[:4]) for config in configs]
-        case = f"pois, {len(DELTAS)} deltas x 4 seeds, {title}"
-        rows.append(row(case, [("pois", configs, seeds[:4])], each, lambda batch, alone: batch == alone))
+    configs = [{**SMALL["pois"], "delta": delta} for delta in DELTAS]
+    each = [("pois", [config], seeds[:4]) for config in configs]
+    case = f"pois, {len(DELTAS)} deltas x 4 seeds"
+    rows.append(row(case, [("pois", configs, seeds[:4])], each, lambda batch, alone: batch == alone))
     torch.set_num_threads(1)
     batch, alone = _bench.compare(
         lambda: one_search(DELTAS), lambda: [one_search([delta]) for delta in DELTAS], repeats=REPEATS

@@ -38,7 +38,10 @@ def gather(only: tuple[str, ...] = ()) -> tuple[dict[str, str], dict[str, Path]]
     """
     everything = pages.layout(ROOT)
     places = {name: place for name, place in everything.items() if not only or name in only or place == "index.md"}
-    modules = reference.modules(ROOT / "src" / "mindworks", [name for name in only if name not in everything])
+    modules = reference.modules(ROOT / "src" / "mindworks", only)
+    unknown = [name for name in only if name not in everything and name not in modules]
+    if unknown:
+        raise SystemExit(f"docs_site: --only {unknown[0]}: no such page and no such package")
     symbols = reference.symbols(modules)
     library = pages.Library(ROOT, places, modules, symbols)
     texts = {place: library.page(name) for name, place in places.items()}

@@ -168,6 +168,12 @@ def test_a_folder_that_is_no_site_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_part_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    run = built(tmp_path / "site", only=("mindworks.errors", "mindworks.none"))
+    assert run.returncode != 0
+    assert run.stderr.splitlines() == ["docs_site: --only mindworks.none: no such page and no such package"]
+
+
 # -- the whole library, without a build -------------------------------------------------------------------------------
 
 

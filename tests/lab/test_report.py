@@ -183,7 +183,8 @@ def test_prose_links_stay_on_the_site(sources: Sources) -> None:
 
 def test_nothing_outside_the_pages_folder_becomes_a_figure(sources: Sources, tmp_path: Path) -> None:
     (tmp_path / "secret.svg").write_text("<svg></svg>", encoding="utf-8")
-    page = "# A\n\n## B\n\n![one](../../secret.svg)\n\n![two](https://example.org/a.svg)\n\nand ![three](../../secret.svg)\n"
+    outside = "../../secret.svg"
+    page = f"# A\n\n## The claim\n\n![1]({outside})\n\n![2](https://example.org/a.svg)\n\nand ![three]({outside})\n"
     (sources.papers / "line.md").write_text(page, encoding="utf-8")
     files = site.build(sources)
     assert faults(files) == []

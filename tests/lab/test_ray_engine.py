@@ -308,6 +308,20 @@ def _at_work(root: Path) -> dict[int, str]:
     return {pid: name for pid, name in found.items() if Path(f"/proc/{pid}").exists()}
 
 
+def _fresh(root: Path, session: int) -> list[str]:
+    """The cells that a node of this session has just begun."""
+    lines = {
+        name: root / "cells" / name / "metrics.jsonl" for pid, name in _at_work(root).items() if _of(pid) == session
+    }
+    return [name for name, path in lines.items() if path.exists() and path.read_text().count("\n") in range(1, 5)]
+
+
+def _of(pid: int) -> int:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(pid)
+    return 0
+
+
 @needs_ray
 @needs_proc
 def test_a_sweep_outlives_a_worker_and_a_node(cluster: _Cluster, tmp_path: Path, command: list[str]) -> None:
@@ -326,8 +340,7 @@ def test_a_sweep_outlives_a_worker_and_a_node(cluster: _Cluster, tmp_path: Path,
         _soon(lambda: len(list(root.glob("cells/*/result.json"))) >= 1, "a cell finishes")
         victim = _soon(lambda: next(iter(_at_work(root)), 0), "a worker is at a cell")
         os.kill(victim, signal.SIGKILL)
-        on_second = lambda: [pid for pid in _at_work(root) if os.getsid(pid) == second]  # noqa: E731
-        _soon(on_second, "a cell runs on the second node")
+        _soon(lambda: _fresh(root, second), "a cell begins on the second node")
         stamps = {path: path.stat().st_mtime_ns for path in root.glob("cells/*/result.json")}
         cluster.kill(1)
         shown, _ = sweep.communicate(timeout=PATIENCE)

@@ -148,6 +148,12 @@ def test_only_the_runs_of_a_scale_as_it_stands_are_recorded(kept: Path, tmp_path
     assert (kept / "walk.json").read_bytes() == before
 
 
+def test_what_is_no_record_is_not_kept(kept: Path, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="not the record of a run"):
+        claims.command(["--record", str(tmp_path)], "toys", kept)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -244,3 +246,15 @@ def test_discovery_finds_the_library_and_checks_names() -> None:
         assert study.bibtex, name
         assert {"smoke", "cpu", "paper"} == set(study.scales), name
         assert study.seeds["cpu"] >= 3, name
+
+
+def test_a_study_that_exits_has_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(*_: object) -> dict:
+        raise SystemExit(0)
+
+    study = import_module("toys.stuck")
+    monkeypatch.setattr(study, "STUDY", replace(study.STUDY, run=leave))
+    assert cli.main(["run", "stuck", "--out", str(tmp_path)], package="toys") == 70
+    assert "continue with: mindworks run stuck --resume" in capsys.readouterr().err

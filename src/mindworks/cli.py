@@ -200,7 +200,7 @@ def _run_here(words: list[str], package: str, share: Callable[[Study], Study]) -
         return _complain(f"{error}; continue with: {again}", error.status)
     except (InputError, MissingExtra, OSError) as error:
         return _complain(error, hint=f"; continue with: {again}" if (folder / "config.json").exists() else "")
-    except Exception:
+    except (Exception, SystemExit):
         sys.excepthook(*sys.exc_info())
         return _complain(f"a defect in the study {name}; continue with: {again}", CRASH)
     return OK if passed(record) else FAILED

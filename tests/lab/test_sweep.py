@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
 import pty
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from mindworks import cli
+from mindworks.lab.sweep import local
+from mindworks.lab.sweep.driver import Sweep, claim_folder
+from mindworks.lab.sweep.engine import Ended
+from mindworks.lab.sweep.grid import points
+from mindworks.lab.sweep.plan import Plan, plan
+from mindworks.lab.sweep.table import Table, _Point
+from mindworks.lab.sweep.work import job, perform
 
 Toy = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -158,6 +168,90 @@ def test_an_error_of_the_user_is_one_line(here: Path, capsys: pytest.CaptureFixt
     assert not list(here.glob("runs/apart/sweep/cells/*/error.txt"))
 
 
+def test_a_study_that_exits_costs_its_cell_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("fault").write_text("0 exit")
+    assert sweep("apart", "--seeds", "2", "--fault", "fault") == 1
+    assert "SystemExit: giving up" in capsys.readouterr().out
+    assert len(records(here / "runs/apart/sweep")) == 1
+
+
+def _points(study: str, *grids: str, words: tuple[str, ...] = ()) -> Plan:
+    module = import_module(f"toys.{study}")
+    configs = [request.config for request in points(module.STUDY, words, grids)]
+    made = plan(module.STUDY, "toys", "cpu", configs, [0], Path("made"))
+    claim_folder(made, "mindworks sweep")
+    return made
+
+
+class Blind:
+    """An engine whose jobs end at once, as `outcomes` say, and leave nothing on the disk that can be seen yet."""
+
+    workers = 1
+
+    def __init__(self, *outcomes: str) -> None:
+        self.outcomes, self.jobs = list(outcomes), list[str]()
+
+    def submit(self, key: str, job: dict) -> None:
+        self.jobs.append(key)
+
+    def running(self) -> list[str]:
+        return []
+
+    def wait(self, seconds: float) -> list[Ended]:
+        jobs, self.jobs = self.jobs, []
+        errors = [self.outcomes.pop(0) if self.outcomes else "" for _ in jobs]
+        return [
+            Ended(key, {"status": "failed" if error else "finished", "error": error})
+            for key, error in zip(jobs, errors, strict=True)
+        ]
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+def test_a_record_that_a_shared_disk_shows_later_is_no_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Sweep(_points("walk"), Blind(), Table(live=False)).run() == {}
+    assert ": finished\n" in capsys.readouterr().out
+
+
+def test_a_merge_that_is_tried_again_has_not_failed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = import_module("toys.apart").STUDY
+    made = plan(study, "toys", "cpu", [study.defaults("cpu")], [0, 1], Path("made"))
+    claim_folder(made, "mindworks sweep")
+    assert Sweep(made, Blind("", "", "no luck"), Table(live=False), retries=1).run() == {}
+    shown = capsys.readouterr().out
+    assert "trying again" in shown
+    assert "FAILED" not in shown
+
+
+def test_cells_that_failed_together_are_known_to_the_index(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("fault").write_text("0.6")
+    made = _points("side", "rate=0.2,0.6", words=("--fault", "fault"))
+    assert perform(job(made, *made.batches()))["status"] == "failed"
+    assert cli.main(["runs", "--runs", "made", "--where", "rate = 0.6", "--study", "side"], package="toys") == 0
+    assert capsys.readouterr().out.count("failed") == 1
+
+
+def test_an_interrupt_while_a_process_starts_leaves_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    before = set(multiprocessing.active_children())
+    monkeypatch.setattr(local, "no_interrupt", interrupted)
+    with pytest.raises(KeyboardInterrupt), local.closing(local.LocalEngine(perform, here / "logs", 2)) as engine:
+        engine.submit("any", {})
+    assert not set(multiprocessing.active_children()) - before
+
+
+def test_a_column_is_one_claim_in_whatever_case() -> None:
+    point = _Point()
+    checks = [{"claim": f"Value after {n}", "value": float(n), "passed": True} for n in (2, 100)]
+    point.records = {seed: {"checks": checks} for seed in "ab"}
+    assert point.value("value AFTER") == "2 [2, 2]"
+
+
 def test_a_cell_that_spoils_its_company_fails_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("fault").write_text("0.6")
     words = ("side", "--grid", "rate=0.2,0.6,0.9", "--fault", "fault")
@@ -266,7 +360,10 @@ def test_an_interrupt_ends_within_seconds_and_says_how_to_go_on(command: list[st
 def test_a_second_sweep_in_the_folder_is_refused(command: list[str], here: Path, toy: Toy) -> None:
     driver = _started(command, here)
     _until(lambda: list(here.glob("runs/apart/sweep/cells/*/metrics.jsonl")))
-    second = toy(*SLOW)
+    description = here / "runs/apart/sweep/sweep.json"
+    before = description.read_text()
+    second = toy(*SLOW, "--retries", "1")
+    assert description.read_text() == before
     driver.send_signal(signal.SIGINT)
     driver.communicate(timeout=30)
     assert second.returncode == 2
@@ -301,6 +398,7 @@ def test_a_terminal_shows_a_table_that_lives(command: list[str], here: Path) -> 
 def test_nothing_runs_dry(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("side", "--grid", "rate=0.1,0.2", "--dry-run") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 cells, 2 to do in 1 jobs"
+    assert sweep("side", "--dry-run", "--together", "-1") == 2
     assert not (here / "runs").exists()
 
 
@@ -365,8 +463,6 @@ def test_metrics_go_to_the_sinks_that_are_asked_for(here: Path, words: tuple[str
 
 
 def test_a_job_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    from mindworks.lab.sweep.plan import plan
-    from mindworks.lab.sweep.work import job, perform
     from toys import walk
 
     made = plan(walk.STUDY, "toys", "cpu", [walk.STUDY.defaults("cpu")], [0], tmp_path / "far")

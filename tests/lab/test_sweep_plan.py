@@ -51,6 +51,8 @@ def test_values_have_the_types_of_their_fields() -> None:
         (["drift=0.1,2"], (), "drift must be"),
         (["mirrored=true,maybe"], (), "must be true or false, got 'maybe'"),
         (["drift=0.1"], ("--drift", "0.2"), "exclude one another"),
+        (["save_every=1,2"], ("--save_every", "5"), "exclude one another"),
+        (["mirrored=true,false"], ("--no-mirrored",), "exclude one another"),
         (["drift=0.1"], ("--scale", "huge"), "--scale must be one of"),
         (["drift=0.1"], ("--drft", "1"), "unknown flag --drft; nearest: --drift"),
     ],

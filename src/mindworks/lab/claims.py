@@ -17,6 +17,7 @@ from mindworks.lab import discovery, readme
 from mindworks.lab.changes import Outcome, exit_status, summary
 from mindworks.lab.files import dumps, loads, write_atomic
 from mindworks.lab.folder import describe, new_folder, read_record, write_description
+from mindworks.lab.index.facts import is_record
 from mindworks.lab.interrupt import STATUS, interruptible
 from mindworks.lab.processes import CRASH
 from mindworks.lab.record import CHECKOUT, text
@@ -133,6 +134,7 @@ def _finished(folder: Path, package: str) -> tuple[dict[str, Any], Path]:
     record = read_record(folder)
     if record is None:
         raise InputError(f"--record {folder}: no finished run is there")
+    require(is_record(record), f"--record {folder}: result.json is not the record of a run")
     study, scale = discovery.find(record["study"], package), record["scale"]
     usual = loads(dumps(describe(study, scale, study.defaults(scale), study.default_seeds(scale))))
     other = [name for name, value in record["config"].items() if usual["config"].get(name) != value]

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -126,6 +126,11 @@ def _split(words: list[str]) -> list[Group]:
         else:
             raise InputError(f"unexpected argument {word!r}")
     return groups
+
+
+def given(words: Iterable[str]) -> set[str]:
+    """The flags among `words`, each as `flag_of` writes it; words that belong to no flag are passed over."""
+    return {flag for word in words if word.startswith("-") and not _NUMBER.match(word) for flag, _ in _split([word])}
 
 
 def _together(groups: list[Group]) -> list[Group]:

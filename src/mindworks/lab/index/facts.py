@@ -133,6 +133,12 @@ def _scalar(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else compact(value)
 
 
+def claimed(checks: list[dict[str, Any]], part: str) -> dict[str, Any] | None:
+    """The first check whose claim contains `part`, in whatever case, or None."""
+    wanted = part.casefold()
+    return next((check for check in checks if wanted in check["claim"].casefold()), None)
+
+
 def compact(value: Any) -> str:
     """A plain value as JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -23,6 +23,7 @@ from mindworks.lab.index.facts import (
     RUNNING,
     STOPPED,
     Facts,
+    claimed,
     compact,
     facts,
     held_by_a_process,
@@ -97,12 +98,6 @@ def _config_value(text: str, name: str) -> Any:
 def _claim_value(text: str, part: str) -> Any:
     check = claimed(_parsed(text), part)
     return None if check is None else check["value"]
-
-
-def claimed(checks: list[dict[str, Any]], part: str) -> dict[str, Any] | None:
-    """The first check whose claim contains `part`, in whatever case, or None."""
-    wanted = part.casefold()
-    return next((check for check in checks if wanted in check["claim"].casefold()), None)
 
 
 def _refresh(connection: sqlite3.Connection, root: Path, rebuild: bool) -> None:

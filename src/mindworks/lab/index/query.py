@@ -11,8 +11,7 @@ from typing import Any
 
 from mindworks.errors import InputError, require
 from mindworks.lab.discovery import nearest
-from mindworks.lab.index.facts import COLUMNS, compact
-from mindworks.lab.index.index import claimed
+from mindworks.lab.index.facts import COLUMNS, claimed, compact
 
 CLAIM, CONFIG = "claim:", "config."
 _CONDITION = re.compile(r"(claim:.+|[^=!<>~]+?)\s*(?<![=!<>])(!=|<=|>=|==|=|<|>|~)\s*(.*)", re.DOTALL)

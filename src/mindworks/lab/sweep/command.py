@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from mindworks.errors import InputError, require
 from mindworks.lab import discovery
@@ -75,7 +74,9 @@ def command(words: list[str], package: str, results: Path | None) -> int:
     first = requests[0]
     made = plan(study, package, first.scale, [r.config for r in requests], first.seeds, root, _count(own, "--batch"))
     if "--dry-run" in switches:
-        print(_listing(made, _count(own, "--together")))
+        together = _count(own, "--together")
+        require(together >= 0, f"--together must be at least 0, got {together}")
+        print(_listing(made, together))
         return 0
     again = f"mindworks sweep {shlex.join(words)}"
     return _carried_out(made, own, lists, "--figures" in switches, again)
@@ -155,9 +156,3 @@ def _listing(made: Plan, together: int) -> str:
     batches = made.batches(together)
     left = sum(len(batch.cells) for batch in batches)
     return "\n".join([*lines, f"{len(made.cells)} cells, {left} to do in {len(batches)} jobs"])
-
-
-def understood(name: str, words: list[str], package: str = discovery.STUDIES) -> list[Any]:
-    """What `mindworks sweep NAME words` would run; raises InputError in one line where it would."""
-    _, lists, _, rest = _split(words)
-    return list(points(discovery.find(name, package), rest, lists["--grid"]))

@@ -29,8 +29,8 @@ class View(Protocol):
     def ended(self, cells: tuple[Cell, ...], error: str, again: bool) -> None:
         """Cells have finished, or failed with `error`; `again`: they are tried once more."""
 
-    def merged(self, merge: Merge, error: str) -> None:
-        """The run of all seeds of a configuration is there, or could not be made."""
+    def merged(self, merge: Merge, error: str, again: bool) -> None:
+        """The run of all seeds of a configuration is there, or could not be made; `again`: it is tried once more."""
 
     def tick(self, running: list[str]) -> None:
         """Nothing happened for a moment; the names of what is being computed."""
@@ -121,7 +121,7 @@ class Sweep:
                 self._submit(Batch((cell,)))
             return
         if isinstance(task, Merge):
-            self.view.merged(task, error)
+            self.view.merged(task, error, again)
         else:
             self.view.ended(cells, error, again)
         if again:
@@ -138,14 +138,16 @@ def _cells(task: Batch | Merge) -> tuple[Cell, ...]:
 
 
 def claim_folder(plan: Plan, command: str) -> None:
-    """Make the sweep's folder, or go on in it; raises InputError where it is one of another study."""
+    """Make the sweep's folder, or go on in it; raises InputError where it is one of another study, or in use."""
     path = plan.root / "sweep.json"
     if path.exists():
         held = _study_of(path)
         if held != plan.study.name:
             raise InputError(f"--out {plan.root}: a sweep of the study {held} is there")
     about = {"study": plan.study.name, "scale": plan.scale, "command": command, "mindworks": __version__}
-    write_atomic(path, dumps({**about, "begun": time.strftime("%Y-%m-%dT%H:%M:%S")}, indent=1) + "\n")
+    plan.root.mkdir(parents=True, exist_ok=True)
+    with locked(plan.root):  # a sweep that is refused leaves the description of the one at work
+        write_atomic(path, dumps({**about, "begun": time.strftime("%Y-%m-%dT%H:%M:%S")}, indent=1) + "\n")
 
 
 def _study_of(path: Path) -> str:

@@ -40,9 +40,9 @@ def points(study: Study, words: Sequence[str], grids: Iterable[str]) -> list[fla
 
     `words` are the flags that all points share. The values of a field that is a tuple are written `A:B`.
     """
-    chosen = axes(study, grids)
+    chosen, given = axes(study, grids), flags.given(words)
     for field in chosen:
-        if any(flags.flag_of(field) == word.partition("=")[0] for word in words):
+        if {flags.flag_of(field), flags.flag_of(f"no_{field}")} & given:
             raise InputError(f"{flags.flag_of(field)} and --grid {field}=... exclude one another")
     kinds = get_type_hints(study.config)
     words_of = {field: [_words(kinds, field, value) for value in values] for field, values in chosen.items()}
@@ -54,7 +54,7 @@ def _words(kinds: dict[str, Any], field: str, value: str) -> list[str]:
     if kinds[field] is bool:
         if value.lower() not in ("true", "false"):
             raise InputError(f"--grid {field}: a value must be true or false, got {value!r}")
-        return [flags.flag_of(field) if value.lower() == "true" else f"--no-{field.replace('_', '-')}"]
+        return [flags.flag_of(field if value.lower() == "true" else f"no_{field}")]
     if get_origin(kinds[field]) is tuple:
         return [flags.flag_of(field), *value.split(":")]
     return [f"{flags.flag_of(field)}={value}"]

@@ -91,8 +91,10 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(str(self.log),))
         with limited_threads(self.threads), no_interrupt():
-            self.future = self._executor.submit(self.work, job)
-        (self._process,) = set(multiprocessing.active_children()) - before
+            try:
+                self.future = self._executor.submit(self.work, job)
+            finally:  # an interrupt must find what there is to kill
+                self._process = next(iter(set(multiprocessing.active_children()) - before), None)
 
     def collect(self) -> Ended:
         """What became of the job that has ended."""
@@ -109,8 +111,10 @@ class _Worker:
             return Ended(self.key, {"status": "failed", "error": f"{type(error).__name__}: {error}"})
 
     def kill(self) -> None:
-        if self._executor is not None:
+        """End the process, whatever it is at."""
+        if self._process is not None:
             self._process.kill()
+        if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
         self.future = self._executor = self._process = None
 

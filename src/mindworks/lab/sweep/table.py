@@ -12,6 +12,7 @@ from typing import Any
 
 from mindworks.errors import InputError
 from mindworks.lab.folder import read_record
+from mindworks.lab.index.facts import claimed
 from mindworks.lab.progress import clock
 from mindworks.lab.stats import interval
 from mindworks.lab.sweep.plan import Cell, Merge, Plan
@@ -47,9 +48,9 @@ class _Point:
         return float(sum(record["timing"]["cpu_s"] for record in self.records.values()))
 
     def value(self, claim: str) -> str:
-        """The value of the check whose claim holds the words `claim`, with its interval."""
+        """The value of the first check whose claim holds the words `claim`, with its interval."""
         found = [self.merged] if self.merged else list(self.records.values())
-        checks = [check for record in found for check in record["checks"] if claim in check["claim"]]
+        checks = [check for record in found if (check := claimed(record["checks"], claim)) is not None]
         if not checks:
             return ""
         if len(checks) == 1:
@@ -99,23 +100,24 @@ class Table:
         for cell in cells:
             point = self._points[cell.point]
             self._running.discard(cell.name)
+            point.errors.pop(cell.name, None)
             if error:
-                point.errors[cell.name] = error
+                if not again:
+                    point.errors[cell.name] = error
                 self.say(f"{'trying again' if again else 'FAILED'}  {cell.name}: {error}")
                 continue
-            point.errors.pop(cell.name, None)
             self._read(cell)
             self._done += 1
-            record = point.records[cell.name]
             if not self.live:
-                took = f"{verdict(record)}, {record['timing']['cpu_s']:.1f} CPU s"
+                record = point.records.get(cell.name)  # a shared disk may show it later
+                took = f"{verdict(record)}, {record['timing']['cpu_s']:.1f} CPU s" if record else "finished"
                 self.say(f"[{self._done}/{self._total}]  {cell.name}: {took}")
         self._draw()
 
-    def merged(self, merge: Merge, error: str) -> None:
+    def merged(self, merge: Merge, error: str, again: bool) -> None:
         """Note the run of all seeds of a configuration."""
         if error:
-            self.say(f"FAILED  {merge.whole.name}: {error}")
+            self.say(f"{'trying again' if again else 'FAILED'}  {merge.whole.name}: {error}")
         else:
             self._points[merge.whole.point].merged = read_record(merge.whole.folder)
         self._draw()
@@ -163,10 +165,10 @@ class Table:
         return f" (of other code: commit {', '.join(sorted(others))})" if others else ""
 
     def _unknown_claims(self) -> None:
-        """Refuse a `--show` that names no claim, as soon as a record tells the claims."""
-        claims = [c["claim"] for point in self._points for record in point.records.values() for c in record["checks"]]
+        """Refuse a `--show` that names no claim of the records that are there already."""
+        checks = [check for point in self._points for record in point.records.values() for check in record["checks"]]
         for part in self.shown:
-            if claims and not any(part in claim for claim in claims):
+            if checks and claimed(checks, part) is None:
                 raise InputError(f"--show: no claim of this study holds the words {part!r}")
 
     def _lines(self) -> list[str]:

@@ -69,7 +69,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
         _carry_out(job)
     except (InputError, MissingExtra, OSError) as error:
         outcome = _failed(job, one_line(error), BAD_INPUT, "")
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a study's exit is not the worker's
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         outcome = _failed(job, " ".join(words.split()), CRASH, traceback.format_exc())
     else:
@@ -99,6 +99,9 @@ def _carry_out(job: dict[str, Any]) -> None:
 
 
 def _failed(job: dict[str, Any], error: str, status: int, text: str) -> dict[str, Any]:
+    for cell in job["cells"]:
+        with contextlib.suppress(OSError):  # so that `mindworks runs` knows what failed
+            _describe(Path(cell["folder"]), cell)
     record_error([Path(cell["folder"]) for cell in job["cells"]], error, status, text)
     return {"status": "failed", "error": error}
 

@@ -228,10 +228,13 @@ class _Cluster:
         return node.pid
 
     def kill(self, number: int) -> None:
-        """End a node as a power cut does."""
-        for pid in _session(self.nodes[number].pid):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        """End a node as a power cut does, with what it was just about to start."""
+        end = time.monotonic() + PATIENCE
+        while (live := _session(self.nodes[number].pid)) and time.monotonic() < end:
+            for pid in live:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
         self.nodes[number].wait()
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
 
 from mindworks.errors import InputError, require
 from mindworks.lab import discovery
+from mindworks.lab.flags import flag_of
 from mindworks.lab.interrupt import interruptible
 from mindworks.lab.processes import one_line
 from mindworks.lab.sinks import available
+from mindworks.lab.study import Study
 from mindworks.lab.sweep.driver import Sweep, claim_folder
 from mindworks.lab.sweep.engine import Engine
 from mindworks.lab.sweep.grid import points
 from mindworks.lab.sweep.local import LocalEngine, closing
 from mindworks.lab.sweep.plan import Plan, plan
-from mindworks.lab.sweep.table import Table
+from mindworks.lab.sweep.table import Table, counted
 from mindworks.lab.sweep.work import perform
 
 HELP = """\
@@ -28,7 +31,8 @@ on Ray. The same command goes on where it was broken off, and runs no finished
 cell again.
 
   --grid FIELD=A,B,C   values of a field; again for more fields: all combinations.
-                       The values of a field that is a tuple are written A:B
+                       The values of a field that is a tuple are written A:B,
+                       those of a switch true and false
   --seed FIRST         first seed (0)
   --seeds N            number of seeds (the study's own, at the scale)
   --scale SCALE        smoke, cpu or paper (cpu)
@@ -57,6 +61,8 @@ _VALUES = {
 }  # fmt: skip
 _REPEATED = ("--grid", "--show", "--track")
 _SWITCHES = ("--figures", "--dry-run")
+_OF_EVERY_RUN = ("--scale", "--seed", "--seeds")
+_LEAST = {"--workers": 1, "--threads": 1, "--batch": 0, "--together": 0, "--retries": 0}
 
 
 def command(words: list[str], package: str, results: Path | None) -> int:
@@ -68,7 +74,8 @@ def command(words: list[str], package: str, results: Path | None) -> int:
         raise InputError(f"sweep needs the name of a study first{discovery.nearest('', discovery.names(package))}")
     study = discovery.find(words[0], package)
     own, lists, switches, rest = _split(words[1:])
-    require("--resume" not in [word.partition("=")[0] for word in rest], "--resume: a sweep goes on by itself")
+    _checked(study, own, rest)
+    track = available(sink for text in lists["--track"] for sink in text.split(","))
     requests = points(study, rest, lists["--grid"])
     root = Path(own["--out"] or f"runs/{study.name}/sweep")
     first = requests[0]
@@ -79,13 +86,11 @@ def command(words: list[str], package: str, results: Path | None) -> int:
         print(_listing(made, together))
         return 0
     again = f"mindworks sweep {shlex.join(words)}"
-    return _carried_out(made, own, lists, "--figures" in switches, again)
+    settings = {"retries": _count(own, "--retries"), "together": _count(own, "--together"), "track": track}
+    return _carried_out(made, own, Table(lists["--show"]), {**settings, "figures": "--figures" in switches}, again)
 
 
-def _carried_out(made: Plan, own: dict[str, str], lists: dict[str, list[str]], figures: bool, again: str) -> int:
-    table = Table(lists["--show"])
-    settings = {"retries": _count(own, "--retries"), "together": _count(own, "--together")}
-    track = available(sink for text in lists["--track"] for sink in text.split(","))
+def _carried_out(made: Plan, own: dict[str, str], table: Table, settings: dict[str, Any], again: str) -> int:
     claim_folder(made, again)
 
     def last_words() -> None:
@@ -93,7 +98,7 @@ def _carried_out(made: Plan, own: dict[str, str], lists: dict[str, list[str]], f
 
     try:
         with interruptible(last_words), closing(_engine(own, made.root)) as engine, table.open():
-            failed = Sweep(made, engine, table, figures=figures, track=track, **settings).run()
+            failed = Sweep(made, engine, table, **settings).run()
     except KeyboardInterrupt:
         last_words()
         return 130
@@ -132,6 +137,21 @@ def _split(words: list[str]) -> tuple[dict[str, str], dict[str, list[str]], set[
     return own, lists, switches, rest
 
 
+def _checked(study: Study, own: dict[str, str], rest: list[str]) -> None:
+    """Refuse wrong values of the sweep's own flags, and flags that neither it nor a run of the study has."""
+    require("--resume" not in [word.partition("=")[0] for word in rest], "--resume: a sweep goes on by itself")
+    for flag, least in _LEAST.items():
+        require(not own[flag] or _count(own, flag) >= least, f"{flag} must be at least {least}, got {own[flag]}")
+    require(own["--engine"] in ("local", "ray"), f"--engine must be local or ray, got {own['--engine']!r}")
+    require(own["--engine"] == "ray" or not own["--address"], "--address belongs to --engine ray")
+    fields = [flag_of(field.name) for field in dataclasses.fields(study.config) if field.init]
+    known = [*fields, *_OF_EVERY_RUN, *_VALUES, *_REPEATED, *_SWITCHES]
+    for word in rest:
+        flag = word.partition("=")[0].replace("_", "-")
+        if len(flag) > 2 and flag.startswith("--") and flag.replace("--no-", "--", 1) not in known:
+            raise InputError(f"unknown flag {flag}{discovery.nearest(flag, known)}")
+
+
 def _count(own: dict[str, str], flag: str) -> int:
     try:
         return int(own[flag])
@@ -143,9 +163,7 @@ def _engine(own: dict[str, str], root: Path) -> Engine:
     workers = _count(own, "--workers") if own["--workers"] else None
     threads = _count(own, "--threads")
     if own["--engine"] == "local":
-        require(not own["--address"], "--address belongs to --engine ray")
         return LocalEngine(perform, root / "logs", workers, threads)
-    require(own["--engine"] == "ray", f"--engine must be local or ray, got {own['--engine']!r}")
     from mindworks.lab.sweep.ray_engine import RayEngine
 
     return RayEngine(perform, own["--address"], workers, threads)
@@ -155,4 +173,4 @@ def _listing(made: Plan, together: int) -> str:
     lines = [f"{'finished' if cell.finished else 'to do   '}  {cell.folder}" for cell in made.cells]
     batches = made.batches(together)
     left = sum(len(batch.cells) for batch in batches)
-    return "\n".join([*lines, f"{len(made.cells)} cells, {left} to do in {len(batches)} jobs"])
+    return "\n".join([*lines, f"{counted(len(made.cells), 'cell')}, {left} to do in {counted(len(batches), 'job')}"])

@@ -162,6 +162,7 @@ def _run_here(words: list[str], package: str, share: Callable[[Study], Study]) -
     from mindworks.lab.folder import new_folder
     from mindworks.lab.interrupt import interruptible
     from mindworks.lab.processes import SeedsFailed
+    from mindworks.lab.progress import on_terminal
     from mindworks.lab.ranks import RanksFailed
     from mindworks.lab.runner import execute
     from mindworks.lab.sinks import available
@@ -174,7 +175,7 @@ def _run_here(words: list[str], package: str, share: Callable[[Study], Study]) -
     again = f"mindworks run {name} --resume {shlex.quote(str(folder))}{track}"
 
     def last_words() -> None:
-        if sys.stdout.isatty():
+        if on_terminal():
             print("\033[?25h", end="", flush=True)  # a bar hides the cursor
         print(f"mindworks: interrupted; continue with: {again}", file=sys.stderr, flush=True)
 

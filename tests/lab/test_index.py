@@ -362,6 +362,7 @@ def test_conditions(three: Path, where: list[str], expected: str) -> None:
         ("lr", "FIELD OP VALUE"),
         ("lr =", "FIELD OP VALUE"),
         ("= 3", "FIELD OP VALUE"),
+        ("lr => 3", "FIELD OP VALUE"),
     ],
 )
 def test_conditions_that_mean_nothing_are_refused(three: Path, where: str, message: str) -> None:

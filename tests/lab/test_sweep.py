@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mindworks import cli
+from mindworks.lab.progress import Display
 from mindworks.lab.sweep import local
 from mindworks.lab.sweep.driver import Sweep, claim_folder
 from mindworks.lab.sweep.engine import Ended
@@ -397,7 +398,7 @@ def test_a_terminal_shows_a_table_that_lives(command: list[str], here: Path) -> 
 
 def test_nothing_runs_dry(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("side", "--grid", "rate=0.1,0.2", "--dry-run") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "2 cells, 2 to do in 1 jobs"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 cells, 2 to do in 1 job"
     assert sweep("side", "--dry-run", "--together", "-1") == 2
     assert not (here / "runs").exists()
 
@@ -419,6 +420,10 @@ def test_nothing_runs_dry(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["walk", "--figures=yes"], "--figures takes no value, got 'yes'"),
         (["walk", "--resume", "x"], "--resume: a sweep goes on by itself"),
         (["walk", "--no-such", "x"], "unknown flag --no-such"),
+        (["walk", "--retry", "2"], "unknown flag --retry; nearest: --retries"),
+        (["walk", "--dry-run", "--engine", "slurm"], "--engine must be local or ray, got 'slurm'"),
+        (["walk", "--dry-run", "--workers", "many"], "--workers must be int, got 'many'"),
+        (["walk", "--dry-run", "--track", "tensorbord"], "--track: no sink is named 'tensorbord'"),
     ],
 )
 def test_wrong_words_are_refused_in_a_line(
@@ -444,6 +449,14 @@ def test_a_claim_that_nobody_makes_is_not_shown(here: Path, capsys: pytest.Captu
     assert sweep("walk", "--seeds", "1", "--show", "walk") == 0
     assert sweep("walk", "--seeds", "1", "--show", "runs fast") == 2
     assert "no claim of this study holds the words 'runs fast'" in capsys.readouterr().err
+    assert sweep("walk", "--seeds", "2", "--batch", "1", "--show", "runs fast") == 0
+    assert capsys.readouterr().out.count("--show: so far no claim holds the words 'runs fast'") == 1
+
+
+def test_a_closed_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert not Table().live
+    assert not Display().terminal
 
 
 def test_figures_are_drawn_when_asked_for(here: Path) -> None:

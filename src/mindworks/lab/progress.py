@@ -10,6 +10,11 @@ LINE_SECONDS = 5.0
 BAR_SECONDS = 0.1
 
 
+def on_terminal() -> bool:
+    """Whether standard output is a terminal; closed, it is none."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 class Display:
     """Where progress and remarks of one run are shown.
 
@@ -17,7 +22,7 @@ class Display:
     """
 
     def __init__(self, terminal: bool | None = None, prefix: str = "") -> None:
-        self.terminal = sys.stdout.isatty() if terminal is None else terminal
+        self.terminal = on_terminal() if terminal is None else terminal
         self.prefix = prefix
         self._bars: Any = None
         self._open = 0

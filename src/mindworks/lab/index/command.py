@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mindworks.lab.index import table
 from mindworks.lab.index.index import with_index
 from mindworks.lab.index.query import Field, Fields, Term, condition, order, select, shown
 from mindworks.lab.index.words import Words, taken_apart
+from mindworks.lab.progress import on_terminal
 
 HELP = """\
 usage: mindworks runs [flags]
@@ -115,7 +115,7 @@ def _written(answer: Answer, root: Path, switches: frozenset[str]) -> str:
         return f"no runs below {root}; `mindworks run NAME` makes one there"
     if not answer.runs:
         return f"none of the {answer.total} runs below {root} is among those asked for"
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if on_terminal() else None
     lines = [table.table(answer.runs, root, answer.show, width)]
     if len(answer.runs) < answer.total:
         lines.append(f"{len(answer.runs)} of {answer.total} runs")

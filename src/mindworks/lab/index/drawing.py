@@ -11,6 +11,7 @@ from mindworks.lab.index.curves import Curve, Name, common_axis, course
 
 KINDS = (".pdf", ".png", ".svg")
 _COLORS = ("#0072b2", "#d55e00")
+_STYLES, _SIZES = ("-", "--"), (7, 4)  # where the runs agree, A is seen below B
 _PLACES = 256
 
 
@@ -30,7 +31,9 @@ def draw(pairs: Mapping[Name, tuple[Curve, Curve]], labels: tuple[str, str], pat
         panel.set_title(_plain(str(name)), fontsize=9)
     for panel in panels[len(pairs) :]:
         panel.set_axis_off()
-    lines = [figure.axes[0].plot([], [], color=color)[0] for color in _COLORS]
+    lines = [
+        figure.axes[0].plot([], [], color=color, ls=style)[0] for color, style in zip(_COLORS, _STYLES, strict=True)
+    ]
     figure.legend(
         lines, [_plain(f"{side}  {label}") for side, label in zip("AB", labels, strict=True)], loc="outside upper left"
     )
@@ -41,16 +44,17 @@ def draw(pairs: Mapping[Name, tuple[Curve, Curve]], labels: tuple[str, str], pat
 
 def _panel(panel: Any, curves: tuple[Curve, Curve]) -> None:
     axis = common_axis(curves)
-    for curve, color in zip(curves, _COLORS, strict=True):
+    for curve, color, style, size in zip(curves, _COLORS, _STYLES, _SIZES, strict=True):
         tracks = curve.drawn(axis)
         alone = len(tracks) == 1
         for xs, ys in tracks:
             mark = "o" if len(xs) == 1 else None
-            panel.plot(xs, ys, color=color, marker=mark, ms=4, lw=1.4 if alone else 0.6, alpha=1.0 if alone else 0.35)
+            look = {"lw": 1.4, "ls": style} if alone else {"lw": 0.6, "alpha": 0.35}
+            panel.plot(xs, ys, color=color, marker=mark, ms=size, **look)
         if not alone:
             places = _places([xs for xs, _ in tracks])
             middle = [math.nan if value is None else value for value in course(tracks, places)]
-            panel.plot(places, middle, color=color, marker="_" if len(places) == 1 else None, ms=14, lw=1.8)
+            panel.plot(places, middle, color=color, marker="_" if len(places) == 1 else None, ms=14, lw=1.8, ls=style)
     panel.set_xlabel(axis or "line", fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.25)

@@ -14,7 +14,7 @@ from mindworks.lab.discovery import nearest
 from mindworks.lab.index.facts import COLUMNS, claimed, compact
 
 CLAIM, CONFIG = "claim:", "config."
-_CONDITION = re.compile(r"(claim:.+|[^=!<>~]+?)\s*(?<![=!<>])(!=|<=|>=|==|=|<|>|~)\s*(.*)", re.DOTALL)
+_CONDITION = re.compile(r"(claim:.+|[^=!<>~]+?)\s*(?<![=!<>])(!=|<=|>=|==|=|<|>|~)(?![=!<>~])\s*(.*)", re.DOTALL)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(?=\d)")
 _OPERATORS = {"=": "=", "==": "=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _WORDS = {"true": 1.0, "false": 0.0}

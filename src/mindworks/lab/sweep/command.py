@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from mindworks.errors import InputError, require
 from mindworks.lab import discovery
@@ -81,9 +82,7 @@ def command(words: list[str], package: str, results: Path | None) -> int:
     first = requests[0]
     made = plan(study, package, first.scale, [r.config for r in requests], first.seeds, root, _count(own, "--batch"))
     if "--dry-run" in switches:
-        together = _count(own, "--together")
-        require(together >= 0, f"--together must be at least 0, got {together}")
-        print(_listing(made, together))
+        print(_listing(made, _count(own, "--together")))
         return 0
     again = f"mindworks sweep {shlex.join(words)}"
     settings = {"retries": _count(own, "--retries"), "together": _count(own, "--together"), "track": track}
@@ -148,7 +147,7 @@ def _checked(study: Study, own: dict[str, str], rest: list[str]) -> None:
     known = [*fields, *_OF_EVERY_RUN, *_VALUES, *_REPEATED, *_SWITCHES]
     for word in rest:
         flag = word.partition("=")[0].replace("_", "-")
-        if len(flag) > 2 and flag.startswith("--") and flag.replace("--no-", "--", 1) not in known:
+        if len(flag) > 2 and flag.startswith("--") and not {flag, flag.replace("--no-", "--", 1)} & set(known):
             raise InputError(f"unknown flag {flag}{discovery.nearest(flag, known)}")
 
 

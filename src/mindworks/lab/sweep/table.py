@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 from mindworks.errors import InputError
 from mindworks.lab.folder import read_record
 from mindworks.lab.index.facts import claimed
-from mindworks.lab.progress import clock
+from mindworks.lab.progress import clock, on_terminal
 from mindworks.lab.stats import interval
 from mindworks.lab.sweep.plan import Cell, Merge, Plan
 from mindworks.lab.verdict import number, verdict
@@ -72,7 +71,8 @@ class Table:
 
     def __init__(self, shown: Sequence[str] = (), live: bool | None = None) -> None:
         self.shown = tuple(shown)
-        self.live = sys.stdout.isatty() if live is None else live
+        self.live = on_terminal() if live is None else live
+        self._doubted: set[str] = set()
         self._points: list[_Point] = []
         self._running: set[str] = set()
         self._screen: Any = None
@@ -92,8 +92,8 @@ class Table:
         self._total, self._left = len(plan.cells), left
         self._done = self._total - left
         there = f", {self._done} of them there already{self._of_other_code()}" if self._done else ""
-        self.say(f"{plan.study.name}: {self._total} cell{'s' * (self._total != 1)} in {plan.root}{there}")
-        self._unknown_claims()
+        self.say(f"{plan.study.name}: {counted(self._total, 'cell')} in {plan.root}{there}")
+        self._doubt_claims()
 
     def ended(self, cells: tuple[Cell, ...], error: str, again: bool) -> None:
         """Note cells that finished or failed."""
@@ -112,6 +112,7 @@ class Table:
                 record = point.records.get(cell.name)  # a shared disk may show it later
                 took = f"{verdict(record)}, {record['timing']['cpu_s']:.1f} CPU s" if record else "finished"
                 self.say(f"[{self._done}/{self._total}]  {cell.name}: {took}")
+        self._doubt_claims()
         self._draw()
 
     def merged(self, merge: Merge, error: str, again: bool) -> None:
@@ -164,12 +165,16 @@ class Table:
         others = {str(record["environment"]["commit"])[:12] for record in records} - {str(commit())[:12]}
         return f" (of other code: commit {', '.join(sorted(others))})" if others else ""
 
-    def _unknown_claims(self) -> None:
-        """Refuse a `--show` that names no claim of the records that are there already."""
+    def _doubt_claims(self) -> None:
+        """Refuse a `--show` that no record's claims know; say it, once, where a cell to come may have such a claim."""
         checks = [check for point in self._points for record in point.records.values() for check in record["checks"]]
         for part in self.shown:
-            if checks and claimed(checks, part) is None:
+            if part in self._doubted or not checks or claimed(checks, part) is not None:
+                continue
+            self._doubted.add(part)
+            if not self._left:
                 raise InputError(f"--show: no claim of this study holds the words {part!r}")
+            self.say(f"--show: so far no claim holds the words {part!r}")
 
     def _lines(self) -> list[str]:
         fields = list(dict.fromkeys(name for shown in self._plan.shown for name in shown))
@@ -203,6 +208,11 @@ class Table:
         ahead = clock(elapsed / since * (self._total - self._done)) if since else "?"
         share = f"{self._done}/{self._total} cells  elapsed {clock(elapsed)}  left {ahead}"
         self._screen.update(Text("\n".join([*lines, "", share]), no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def counted(number: int, thing: str) -> str:
+    """'1 cell', '2 cells'."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _text(value: Any) -> str:

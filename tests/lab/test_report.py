@@ -390,7 +390,6 @@ def test_the_command_builds(sources: Sources, tmp_path: Path, capsys: pytest.Cap
         (["--watch", "--port", "x"], "--port must be a whole number in 0 to 65535, got 'x'"),
         (["--results", "none"], "--results none: there is no such folder"),
         (["--papers", "none"], "--papers none: there is no such folder"),
-        (["--runs", "none"], "--runs none: there is no such folder"),
         ([], "--results needs a value: there are no records beside this package"),
     ],
 )

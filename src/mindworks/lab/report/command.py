@@ -75,7 +75,6 @@ def understood(words: Sequence[str], results: Path | None) -> Wanted:
     for flag, folder in (("--results", where), ("--papers", papers)):
         require(folder.is_dir() or flag not in given, f"{flag} {folder}: there is no such folder")
     runs = Path(given["--runs"]) if "--runs" in given else Path("runs") if watch else None
-    require(watch or runs is None or runs.is_dir(), f"--runs {runs}: there is no such folder")  # one may come later
     return Wanted(Path(given.get("--out", "site")), where, papers, runs, watch, _port(given.get("--port")))
 
 

@@ -115,6 +115,8 @@ def command(words: list[str], package: str, results: Path | None) -> int:
         interrupted = None
     else:
         outcomes, interrupted = _run_all(wanted, package)
+    for place in sorted({home(wanted.results, each.now["scale"]) for each in outcomes if each.now is not None}):
+        print(f"records are in {place}")
     print(summary(outcomes), flush=True)
     if any(outcome.now is not None and outcome.now["scale"] == USUAL for outcome in outcomes):
         renew(wanted.results, package)

@@ -163,3 +163,9 @@ def one_line(error: BaseException) -> str:
     else:
         words = str(error) or type(error).__name__
     return " ".join(words.split())
+
+
+def described(error: BaseException) -> str:
+    """An error of a program, with its kind, in one line."""
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return " ".join(words.split())

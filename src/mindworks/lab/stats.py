@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 _RESAMPLES = 9999
 
@@ -22,9 +23,21 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
         return math.nan, math.nan
     if (sample == sample[0]).all():
         return float(sample[0]), float(sample[0])
+    return bootstrap((sample,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), confidence)
+
+
+def bootstrap(
+    samples: Sequence[Any], statistic: Callable[..., Any], confidence: float, paired: bool = False
+) -> tuple[float, float]:
+    """The percentile-bootstrap interval of `statistic(*samples, axis=...)`; `paired` draws the same places of all."""
+    import numpy as np
+    from scipy import stats
+
     found = stats.bootstrap(
-        (sample,),
-        lambda x, axis: stats.trim_mean(x, 0.25, axis=axis),
+        samples,
+        statistic,
+        paired=paired,
+        vectorized=True,
         confidence_level=confidence,
         n_resamples=_RESAMPLES,
         method="percentile",

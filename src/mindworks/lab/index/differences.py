@@ -9,8 +9,7 @@ from typing import Any
 
 from mindworks.lab.index.curves import iqm
 from mindworks.lab.index.sides import Side
-
-_RESAMPLES = 9999
+from mindworks.lab.stats import bootstrap
 
 
 @dataclass(frozen=True)
@@ -96,17 +95,7 @@ def difference_interval(
     def statistic(x: Any, y: Any, axis: int) -> Any:
         return stats.trim_mean(y, 0.25, axis=axis) - stats.trim_mean(x, 0.25, axis=axis)
 
-    found = stats.bootstrap(
-        samples,
-        statistic,
-        paired=paired,
-        vectorized=True,
-        confidence_level=confidence,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return bootstrap(samples, statistic, confidence, paired)
 
 
 @dataclass(frozen=True)

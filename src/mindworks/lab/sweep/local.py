@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mindworks.errors import require
-from mindworks.lab.processes import end_with_parent, limited_threads, no_interrupt
+from mindworks.lab.processes import described, end_with_parent, limited_threads, no_interrupt
 from mindworks.lab.record import cores
 from mindworks.lab.sweep.engine import Ended, Work
 
@@ -103,12 +103,11 @@ class _Worker:
         try:
             return Ended(self.key, future.result())
         except BrokenProcessPool:
-            self._process.join(1.0)
-            code = self._process.exitcode
-            self.kill()
-            return Ended(self.key, None, _death(code, self.log))
+            process = self._process
+            self.kill()  # first: the executor's own thread waits for the process, and one of two waiters learns nothing
+            return Ended(self.key, None, _death(process.exitcode, self.log))
         except Exception as error:
-            return Ended(self.key, {"status": "failed", "error": f"{type(error).__name__}: {error}"})
+            return Ended(self.key, {"status": "failed", "error": described(error)})
 
     def kill(self) -> None:
         """End the process, whatever it is at."""

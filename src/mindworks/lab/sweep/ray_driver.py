@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from mindworks.errors import require
 from mindworks.lab.files import dumps, loads
-from mindworks.lab.processes import one_line
+from mindworks.lab.processes import described, one_line
 
 REACH_S = 4.0  # to open a connection to an address
 PARTING_S = 2.0  # for Ray to end its processes in its own way
@@ -188,8 +188,7 @@ def _perform(work: str, job: str) -> str:
 
 
 def _failed(error: BaseException, text: str) -> dict[str, Any]:
-    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return {"status": "failed", "error": " ".join(words.split()), "traceback": text}
+    return {"status": "failed", "error": described(error), "traceback": text}
 
 
 def _ending(future: Any) -> dict[str, Any]:
@@ -208,7 +207,7 @@ def _ending(future: Any) -> dict[str, Any]:
         return {"outcome": None, "lost": "Ray ended its worker: its node ran out of memory"}
     if isinstance(error, exceptions.NodeDiedError):
         return {"outcome": None, "lost": "its node died"}
-    return {"outcome": None, "lost": f"{type(error).__name__}: {one_line(error)[:200]}"}
+    return {"outcome": None, "lost": described(error)[:200]}
 
 
 def end_session(leader: int) -> None:

@@ -22,7 +22,7 @@ from mindworks.lab.discovery import find
 from mindworks.lab.files import dumps, loads, plain, read_sealed, write_atomic
 from mindworks.lab.folder import describe, locked, read_record, revive, write_description
 from mindworks.lab.log import RunLog
-from mindworks.lab.processes import BAD_INPUT, CRASH, one_line
+from mindworks.lab.processes import BAD_INPUT, CRASH, described, one_line
 from mindworks.lab.progress import Display
 from mindworks.lab.runner import execute, finish, seed_stage
 from mindworks.lab.sinks import following
@@ -70,8 +70,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     except (InputError, MissingExtra, OSError) as error:
         outcome = _failed(job, one_line(error), BAD_INPUT, "")
     except (Exception, SystemExit) as error:  # a study's exit is not the worker's
-        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        outcome = _failed(job, " ".join(words.split()), CRASH, traceback.format_exc())
+        outcome = _failed(job, described(error), CRASH, traceback.format_exc())
     else:
         outcome = {"status": "finished", "error": ""}
     return {**outcome, "cpu_s": records.cpu_seconds() - begun, "host": platform.node(), "pid": os.getpid()}
